@@ -1,0 +1,128 @@
+"""The layers of a configuration: default file, environment file, algorithm file, command line; merged key by key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from components.errors import UserError
+from components.registry import did_you_mean
+from components.yaml_loader import load_yaml, parse_value
+
+CONFIG_ROOT = Path(__file__).resolve().parents[2] / "config"
+COMMAND_LINE = "command line"
+
+_KEY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Values and where each came from.
+
+    Attributes:
+        values: nested mapping.
+        sources: dotted key, of mappings too -> "config/algs/qmix.yaml:7" or "command line".
+    """
+
+    values: dict[str, Any]
+    sources: dict[str, str]
+
+
+def algorithm_names(root: Path = CONFIG_ROOT) -> list[str]:
+    """The values that ``--config`` takes: the files of ``config/algs``."""
+    return _names(root / "algs")
+
+
+def environment_names(root: Path = CONFIG_ROOT) -> list[str]:
+    """The values that ``--env-config`` takes: the files of ``config/envs``."""
+    return _names(root / "envs")
+
+
+def read_layers(config: str, env_config: str, overrides: Sequence[str], root: Path) -> Layer:
+    """Reads and merges all layers; a later one wins, mappings merge key by key.
+
+    Args:
+        config: name of a file in ``config/algs``.
+        env_config: name of a file in ``config/envs``.
+        overrides: ``key=value`` texts; of two for one key the last wins.
+        root: the configuration folder.
+
+    Raises:
+        UserError: unknown name, unreadable file, malformed override; all of them, one line each.
+    """
+    errors: list[str] = []
+    reads = [
+        partial(_file_layer, root / "default.yaml", root),
+        partial(_named_layer, "--env-config", "environment", env_config, root / "envs"),
+        partial(_named_layer, "--config", "algorithm", config, root / "algs"),
+        *(partial(override_layer, text) for text in overrides),
+    ]
+    layers = [_attempt(read, errors) for read in reads]
+    if errors:
+        raise UserError("\n".join(sorted(set(errors))))
+    return merge(layers)
+
+
+def _attempt(read: Callable[[], Layer], errors: list[str]) -> Layer:
+    try:
+        return read()
+    except UserError as error:
+        errors.append(str(error))
+        return Layer({}, {})
+
+
+def override_layer(text: str) -> Layer:
+    """One ``a.b=1`` of the command line.
+
+    Raises:
+        UserError: not of that form.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not _KEY.fullmatch(key):
+        raise UserError(f"{text!r} ({COMMAND_LINE}): expected key=value after 'with', such as lr=0.001 or env_args.n=3")
+    words = key.split(".")
+    nested: Any = parse_value(value)
+    for word in reversed(words):
+        nested = {word: nested}
+    return Layer(nested, {".".join(words[: depth + 1]): COMMAND_LINE for depth in range(len(words))})
+
+
+def merge(layers: Iterable[Layer]) -> Layer:
+    """Merges layers, later over earlier; neither is changed."""
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for layer in layers:
+        values = _merged(values, layer.values)
+        sources |= layer.sources
+    return Layer(values, sources)
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    result = dict(below)
+    for key, value in above.items():
+        old = result.get(key)
+        result[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
+def _named_layer(flag: str, kind: str, name: str, folder: Path) -> Layer:
+    if re.search(r"[/\\\0]", name) or name.startswith("."):
+        raise UserError(f"{flag}={name!r}: expected a name, not a path: a file of config/{folder.name} without .yaml")
+    known = _names(folder)
+    if name not in known:
+        raise UserError(f"{flag}: unknown {kind} {name!r}{did_you_mean(name, known)}")
+    return _file_layer(folder / f"{name}.yaml", folder.parent)
+
+
+def _file_layer(path: Path, root: Path) -> Layer:
+    shown = (root.name / path.relative_to(root)).as_posix()
+    loaded = load_yaml(path, shown)
+    return Layer(loaded.values, {key: f"{shown}:{line}" for key, line in loaded.lines.items()})
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.glob("*.yaml") if not path.name.startswith("."))

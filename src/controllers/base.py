@@ -1,0 +1,95 @@
+"""The controller contract: from what is observed to a decision.
+
+Shape legend: B environments, R rows (environments that still act), N agents, A actions.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from components.episode_buffer import EpisodeBatch, FieldSpec
+
+Array = NDArray[Any]
+Rows = slice | Tensor
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How far a run is.
+
+    Attributes:
+        env_steps: environment steps so far (one step of one environment, all its agents).
+        episodes: episodes so far.
+        t_max: environment steps of the whole run.
+    """
+
+    env_steps: int
+    episodes: int
+    t_max: int
+
+    @property
+    def fraction(self) -> float:
+        """Share of the run that is over, 0 to 1."""
+        return min(self.env_steps / self.t_max, 1.0)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a controller decides for the rows that act.
+
+    Attributes:
+        actions: [R, N] int64.
+        extras: field -> [R, ...], declared by ``extra_fields`` and stored with the step.
+    """
+
+    actions: Array
+    extras: Mapping[str, Array] = field(default_factory=dict)
+
+
+class Controller(ABC):
+    """Acts for all agents of B environments; keeps what lasts longer than a step (hidden states, assignments)."""
+
+    # Observed fields that ``act`` or the learner's forward pass read.
+    fields: tuple[str, ...]
+
+    @abstractmethod
+    def begin_episodes(self, batch_size: int) -> None:
+        """Called before the first step of B new episodes."""
+
+    @abstractmethod
+    def act(self, batch: EpisodeBatch, t: int, rows: Rows, clock: Clock, test_mode: bool) -> Decision:
+        """Decides at step t for the given rows of the batch, whose observations up to t are written."""
+
+    def extra_fields(self) -> dict[str, FieldSpec]:
+        """Fields that ``act`` returns beside the actions."""
+        return {}
+
+    @abstractmethod
+    def modules(self) -> dict[str, nn.Module]:
+        """The networks by name."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All parameters."""
+        for module in self.modules().values():
+            yield from module.parameters()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Networks and random streams. Episodes end before a checkpoint, so nothing of an episode is kept."""
+        return {name: module.state_dict() for name, module in self.modules().items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what ``state_dict`` gave."""
+        for name, module in self.modules().items():
+            module.load_state_dict(state[name])
+
+
+def numpy_rows(rows: Rows) -> slice | NDArray[np.int64]:
+    """The same rows for NumPy arrays."""
+    return rows if isinstance(rows, slice) else rows.numpy()

@@ -1,0 +1,131 @@
+"""One value network shared by all agents, epsilon-greedy: the controller of IQL, VDN and QMIX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from typing_extensions import override
+
+from components.action_selectors import epsilon_greedy
+from components.episode_buffer import EpisodeBatch
+from components.random import load_rng_state, rng_state
+from components.registry import Options
+from components.schedules import linear
+from controllers.base import Clock, Controller, Decision, Rows, numpy_rows
+from envs.base import EnvInfo
+
+
+class BasicOptions(Options):
+    """What the agents see and how they explore."""
+
+    obs_last_action: bool = Field(True, description="append the agent's last action, one-hot, to its observation")
+    obs_agent_id: bool = Field(True, description="append the agent's index, one-hot, to its observation")
+    epsilon_start: float = Field(1.0, ge=0, le=1, description="probability of a random action at the start")
+    epsilon_finish: float = Field(0.05, ge=0, le=1, description="probability of a random action after the decay")
+    epsilon_anneal_time: int = Field(50_000, ge=1, description="environment steps of the linear decay")
+
+
+class BasicController(Controller):
+    """Shared agent network over [observation, last action, agent index].
+
+    Args:
+        info: shapes of the environment.
+        options: inputs and exploration.
+        agent: ``agent(input_dim, n_actions)`` builds the network.
+        rng: draws exploration.
+        device: where the network runs.
+    """
+
+    fields = ("obs", "avail_actions")
+
+    def __init__(
+        self,
+        info: EnvInfo,
+        options: BasicOptions,
+        agent: Callable[[int, int], nn.Module],
+        rng: np.random.Generator,
+        device: torch.device,
+    ) -> None:
+        self.info = info
+        self.options = options
+        self.device = device
+        input_dim = info.obs_shape + options.obs_last_action * info.n_actions + options.obs_agent_id * info.n_agents
+        self.agent = agent(input_dim, info.n_actions).to(device)
+        self._ids = torch.eye(info.n_agents, device=device)
+        self._rng = rng
+        self._hidden: Tensor | None = None
+        self.epsilon = options.epsilon_start
+
+    @override
+    def modules(self) -> dict[str, nn.Module]:
+        return {"agent": self.agent}
+
+    @override
+    def begin_episodes(self, batch_size: int) -> None:
+        self._hidden = None
+        self._batch_size = batch_size
+
+    @override
+    @torch.no_grad()
+    def act(self, batch: EpisodeBatch, t: int, rows: Rows, clock: Clock, test_mode: bool) -> Decision:
+        obs = batch["obs"][rows, t : t + 1].to(self.device)
+        remembers = self.options.obs_last_action and t > 0
+        last = self._onehot(batch["actions"][rows, t - 1 : t].to(self.device)) if remembers else None
+        hidden = None if self._hidden is None else self._hidden[rows]
+        values, hidden = self.agent(self._inputs(obs, last), hidden)
+        self._keep_hidden(hidden, rows)
+        options = self.options
+        self.epsilon = linear(
+            options.epsilon_start, options.epsilon_finish, clock.env_steps / options.epsilon_anneal_time
+        )
+        avail = batch["avail_actions"].numpy()[numpy_rows(rows), t]
+        epsilon = 0.0 if test_mode else self.epsilon
+        return Decision(epsilon_greedy(values[:, 0].cpu().numpy(), avail, epsilon, self._rng))
+
+    def _keep_hidden(self, hidden: Tensor | None, rows: Rows) -> None:
+        if hidden is None or isinstance(rows, slice):
+            self._hidden = hidden
+        elif self._hidden is not None:
+            self._hidden[rows] = hidden
+
+    def unroll(self, batch: EpisodeBatch, agent: nn.Module) -> Tensor:
+        """[B, T, N, A] values of whole episodes under a network of this controller's shape.
+
+        Args:
+            batch: episodes on the network's device.
+            agent: the controller's own network, or a target copy of it.
+        """
+        actions = self._onehot(batch["actions"][:, :-1]) if self.options.obs_last_action else None
+        if actions is not None:
+            actions = torch.cat([torch.zeros_like(actions[:, :1]), actions], 1)
+        values: Tensor = agent(self._inputs(batch["obs"], actions), None)[0]
+        return values
+
+    def _inputs(self, obs: Tensor, last_actions: Tensor | None) -> Tensor:
+        """[B, T, N, F] from observations [B, T, N, O] and one-hot actions of the step before (None: first step)."""
+        parts = [obs]
+        if self.options.obs_last_action:
+            if last_actions is None:
+                last_actions = obs.new_zeros((*obs.shape[:-1], self.info.n_actions))
+            parts.append(last_actions)
+        if self.options.obs_agent_id:
+            parts.append(self._ids.expand(*obs.shape[:-1], -1))
+        return torch.cat(parts, -1) if len(parts) > 1 else obs
+
+    def _onehot(self, actions: Tensor) -> Tensor:
+        shape = (*actions.shape[:-1], self.info.n_actions)
+        return torch.zeros(shape, device=actions.device).scatter_(-1, actions, 1.0)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"rng": rng_state(self._rng)}
+
+    @override
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        load_rng_state(self._rng, state["rng"])

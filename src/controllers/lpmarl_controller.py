@@ -1,0 +1,248 @@
+"""LPMARL's controller: assigns agents to tasks when a decision is due, then lets every agent act on its own task.
+
+Shape legend: R rows (environments that still act), N agents, M tasks, A actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from typing_extensions import override
+
+from components.action_selectors import greedy, soft
+from components.episode_buffer import EpisodeBatch, FieldSpec
+from components.errors import UserError
+from components.random import load_rng_state, rng_state
+from components.registry import Options
+from components.schedules import linear
+from controllers.base import Array, Clock, Controller, Decision, Rows, numpy_rows
+from envs.base import EnvInfo, TaskInfo
+from modules.agents.lpmarl_agent import LpmarlAgent
+from modules.assignment import InfeasibleAssignment, make_problem, policies, relax_capacity, solve
+from modules.graph import POSITION_DIM, Graph, build_graph
+
+
+class LpmarlOptions(Options):
+    """When and how agents are assigned, and how both levels explore."""
+
+    high_policy: Literal["lp", "lp_distance", "greedy", "random_feasible"] = Field(
+        "lp", description="assignment by the LP on learned scores, on distance, nearest task, or random but feasible"
+    )
+    assignment_solver: str = Field("auto", description="auto (compiled kernel; GLOP for a general LP), glop or lsa")
+    capacity_rule: Literal["error", "relax"] = Field(
+        "error", description="when the tasks cannot hold the agents: stop, or raise capacities to ceil(N / M)"
+    )
+    redecide: Literal["every_k", "event", "start"] = Field(
+        "every_k", description="assign every decision_interval steps, when an agent or task died, or once per episode"
+    )
+    decision_interval: int = Field(10, ge=1, description="steps between assignments with redecide: every_k")
+    score_noise_start: float = Field(0.5, ge=0, description="standard deviation of the noise on the scores, at the start")
+    score_noise_finish: float = Field(0.1, ge=0, description="the same at the end of training (linear)")
+    random_assignment: float = Field(0.2, ge=0, le=1, description="share of random feasible assignments in training")
+    epsilon_start: float = Field(1.0, ge=0, le=1, description="probability of a uniform low-level action at the start")
+    epsilon_finish: float = Field(0.05, ge=0, le=1, description="the same after the decay")
+    epsilon_anneal_time: int = Field(30_000, ge=1, description="environment steps of the linear decay")
+
+
+class Observed(NamedTuple):
+    """The task-structured observation of R states, on the network's device."""
+
+    agent_feats: Tensor
+    task_feats: Tensor
+    agent_alive: Tensor
+    task_alive: Tensor
+    capacity: Tensor
+
+
+class LpmarlController(Controller):
+    """High level: scores -> assignment LP. Low level: softmax policy on the observation graph, given the own task.
+
+    Args:
+        info: shapes of a task-structured environment.
+        options: decisions and exploration.
+        agent: ``agent(agent_dim, task_dim, n_low_actions)`` builds the actor.
+        rng: draws exploration.
+        device: where the networks run.
+
+    Raises:
+        UserError: the environment has no task structure.
+    """
+
+    fields = (*Observed._fields, "avail_actions")
+
+    def __init__(
+        self,
+        info: EnvInfo,
+        options: LpmarlOptions,
+        agent: Callable[[int, int, int], LpmarlAgent],
+        rng: np.random.Generator,
+        device: torch.device,
+    ) -> None:
+        self.options = options
+        self.device = device
+        self.n_agents = info.n_agents
+        self.tasks = task_structure(info)
+        self.agent = agent(*network_dims(info)).to(device)
+        self._rng = rng
+        self._assign = np.zeros((0, info.n_agents), dtype=np.int64)
+        self._alive = np.zeros((0, 0), dtype=np.bool_)
+
+    @override
+    def extra_fields(self) -> dict[str, FieldSpec]:
+        return {
+            "assign": FieldSpec((self.n_agents, 1), torch.int64),
+            "decide": FieldSpec((1,), torch.uint8),
+            "low_actions": FieldSpec((self.n_agents, 1), torch.int64),
+        }
+
+    @override
+    def modules(self) -> dict[str, nn.Module]:
+        return {"agent": self.agent}
+
+    @override
+    def begin_episodes(self, batch_size: int) -> None:
+        self._assign = np.zeros((batch_size, self.n_agents), dtype=np.int64)
+        self._alive = np.zeros((batch_size, self.n_agents + self.tasks.n_tasks), dtype=np.bool_)
+
+    @override
+    @torch.no_grad()
+    def act(self, batch: EpisodeBatch, t: int, rows: Rows, clock: Clock, test_mode: bool) -> Decision:
+        seen = Observed(*(batch[name][rows, t].to(self.device) for name in Observed._fields))
+        where = numpy_rows(rows)
+        due = self._due(seen, t, where)
+        if due.any():
+            assign = self._assign[where]
+            assign[due] = self.assign(Observed(*(field[torch.from_numpy(due)] for field in seen)), clock, test_mode)
+            self._assign[where] = assign
+        assign = self._assign[where]
+        tasks = torch.from_numpy(assign).to(self.device)
+        logits = self.agent.logits(self.graph(seen, local=True), tasks).cpu().numpy()
+        avail = low_availability(batch["avail_actions"][rows, t], tasks.cpu(), self.tasks.first_task_action).numpy()
+        low = greedy(logits, avail) if test_mode else soft(logits, avail, self._epsilon(clock), self._rng)
+        extras = {"assign": assign[..., None], "decide": due[:, None], "low_actions": low[..., None]}
+        return Decision(env_actions(low, assign, self.tasks.first_task_action), extras)
+
+    def _epsilon(self, clock: Clock) -> float:
+        options = self.options
+        return linear(options.epsilon_start, options.epsilon_finish, clock.env_steps / options.epsilon_anneal_time)
+
+    def graph(self, seen: Observed, local: bool) -> Graph:
+        """The graph that the low level (within sight) or the high level (all entities) works on."""
+        entities = seen[:4]
+        return build_graph(*entities, self.tasks.agent_sight, self.tasks.task_sight) if local else build_graph(*entities)
+
+    def assign(self, seen: Observed, clock: Clock, test_mode: bool) -> Array:
+        """[R, N] the task of each agent; 0 for dead agents.
+
+        Raises:
+            UserError: the tasks cannot hold the agents and ``capacity_rule`` is ``error``.
+        """
+        masks = seen.agent_alive.cpu().numpy(), seen.task_alive.cpu().numpy()
+        capacity = self.allowed(seen.capacity.cpu().numpy(), *masks)
+        try:
+            index = self._index(seen, capacity, *masks, clock, test_mode)
+        except InfeasibleAssignment as error:
+            raise UserError(f"{error} (capacity_rule: relax raises them to the least that holds all agents)") from error
+        return np.maximum(index, 0)
+
+    def allowed(self, capacity: Array, agent_alive: Array, task_alive: Array) -> Array:
+        """[R, M] capacities after the capacity rule."""
+        if self.options.capacity_rule == "relax":
+            return relax_capacity(capacity, agent_alive, task_alive)
+        return capacity
+
+    def _index(
+        self, seen: Observed, capacity: Array, agent_alive: Array, task_alive: Array, clock: Clock, test_mode: bool
+    ) -> Array:
+        solver = self.options.assignment_solver
+        if self.options.high_policy == "lp":
+            scores = self.agent.scores(self.graph(seen, local=False)).double().cpu().numpy()
+            if not test_mode:
+                scores = self._explore(scores, clock)
+            return solve(make_problem(scores, capacity, agent_alive, task_alive), solver).index
+        if self.options.high_policy == "random_feasible":
+            return policies.random_feasible(self._rng, capacity, agent_alive, task_alive, solver)
+        distance = pair_distance(seen).double().cpu().numpy()
+        if self.options.high_policy == "greedy":
+            return policies.greedy(distance, agent_alive, task_alive)
+        return policies.lp_distance(distance, capacity, agent_alive, task_alive, solver)
+
+    def _explore(self, scores: Array, clock: Clock) -> Array:
+        """Noise on the scores: whatever comes out, its assignment is feasible."""
+        options = self.options
+        sigma = linear(options.score_noise_start, options.score_noise_finish, clock.fraction)
+        noisy = scores + sigma * self._rng.standard_normal(scores.shape)
+        replace = self._rng.random(len(scores)) < options.random_assignment
+        return np.where(replace[:, None, None], self._rng.random(scores.shape), noisy)
+
+    def _due(self, seen: Observed, t: int, where: slice | Array) -> Array:
+        """[R] bool: which rows get a new assignment at step t."""
+        r = len(seen.agent_alive)
+        every_k = self.options.redecide == "every_k"
+        due = np.full(r, t == 0 or (every_k and t % self.options.decision_interval == 0))
+        if self.options.redecide == "event":
+            alive = torch.cat([seen.agent_alive, seen.task_alive], 1).cpu().numpy()
+            due |= (alive != self._alive[where]).any(1)
+            self._alive[where] = alive
+        return due
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"rng": rng_state(self._rng)}
+
+    @override
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        load_rng_state(self._rng, state["rng"])
+
+
+def task_structure(info: EnvInfo) -> TaskInfo:
+    """The environment's task structure.
+
+    Raises:
+        UserError: there is none.
+    """
+    if info.tasks is None:
+        raise UserError("mac = 'lpmarl_mac' needs an environment with tasks; this one has none: use constrained_navigation")
+    return info.tasks
+
+
+def network_dims(info: EnvInfo) -> tuple[int, int, int]:
+    """Agent features, task features (both without the position) and low-level actions."""
+    tasks = task_structure(info)
+    first = tasks.first_task_action
+    n_low_actions = info.n_actions if first is None else first + 1
+    return tasks.agent_feats - POSITION_DIM, tasks.task_feats - POSITION_DIM, n_low_actions
+
+
+def pair_distance(seen: Observed) -> Tensor:
+    """[R, N, M] distance from each agent to each task."""
+    return torch.cdist(seen.agent_feats[..., :POSITION_DIM], seen.task_feats[..., :POSITION_DIM])
+
+
+def low_availability(avail: Tensor, assign: Tensor, first_task_action: int | None) -> Tensor:
+    """[R, N, A_low]: which low-level actions each agent may take.
+
+    Low-level actions are the environment's that name no task, then one "act on my task".
+
+    Args:
+        avail: [R, N, A] the environment's mask.
+        assign: [R, N] each agent's task.
+        first_task_action: ``TaskInfo.first_task_action``.
+    """
+    if first_task_action is None:
+        return avail
+    own = avail.gather(-1, first_task_action + assign.unsqueeze(-1))
+    return torch.cat([avail[..., :first_task_action], own], -1)
+
+
+def env_actions(low: Array, assign: Array, first_task_action: int | None) -> Array:
+    """[R, N] the environment's actions: "act on my task" becomes the action that names it."""
+    if first_task_action is None:
+        return low
+    return np.where(low == first_task_action, first_task_action + assign, low)

@@ -1,0 +1,9 @@
+"""Environments by name. Entries are imported when chosen: picking one never imports the others' packages."""
+
+from components.registry import Registry
+
+REGISTRY = Registry("environment")
+REGISTRY.add("constrained_navigation", "envs.navigation:Navigation", "envs.navigation:ConstrainedNavigationOptions")
+REGISTRY.add("navigation", "envs.navigation:Navigation", "envs.navigation:NavigationOptions")
+REGISTRY.add("matrix_game", "envs.matrix_games:MatrixGame", "envs.matrix_games:MatrixGameOptions")
+REGISTRY.add("two_step_game", "envs.matrix_games:TwoStepGame", "envs.matrix_games:TwoStepGameOptions")

@@ -1,0 +1,7 @@
+"""Learners by name."""
+
+from components.registry import Registry
+
+REGISTRY = Registry("learner")
+REGISTRY.add("q_learner", "learners.q_learner:QLearner", "learners.q_learner:QLearnerOptions")
+REGISTRY.add("lpmarl_learner", "learners.lpmarl_learner:LpmarlLearner", "learners.lpmarl_learner:LpmarlLearnerOptions")

@@ -1,0 +1,63 @@
+"""The learner contract: what to sample, how often, and which losses."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from components.episode_buffer import ReplayBuffer
+from controllers.base import Clock
+
+Metrics = dict[str, float]
+
+
+class Learner(ABC):
+    """Improves a controller from the replay buffer."""
+
+    # Observed fields and rewards that the learner reads beside the controller's fields.
+    fields: tuple[str, ...] = ()
+    rewards: tuple[str, ...] = ()
+    # Gradient updates so far.
+    updates: int = 0
+
+    @abstractmethod
+    def update(self, buffer: ReplayBuffer, clock: Clock) -> Metrics | None:
+        """Does the updates that are due and returns the metrics of the last, or ``None`` when none was due."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the coming updates depend on, apart from the controller and the buffer."""
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what ``state_dict`` gave."""
+
+
+def step(optimizer: torch.optim.Optimizer, loss: Tensor, clip: float) -> Tensor:
+    """One clipped gradient step; returns the gradient's norm before clipping."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    norm = nn.utils.clip_grad_norm_(parameters, clip)
+    optimizer.step()
+    return norm
+
+
+def adam(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Adam:
+    """Adam, fused: one call for all parameters."""
+    return torch.optim.Adam(list(parameters), lr=lr, fused=True)
+
+
+@torch.no_grad()
+def blend_target(target: nn.Module, source: nn.Module, tau: float) -> None:
+    """Target <- (1 - tau) target + tau source; tau = 1 copies."""
+    torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), tau)
+
+
+def read_metrics(metrics: Mapping[str, Tensor | float]) -> Metrics:
+    """The same numbers as Python floats."""
+    return {name: float(value) for name, value in metrics.items()}

@@ -1,0 +1,369 @@
+"""LPMARL's learner: four losses, two critics and the two levels of the actor (algorithm 1 of the paper).
+
+The equation numbers are the paper's; docs/algorithms/lpmarl.md lists where this differs from it.
+
+Shape legend: S states, K decisions, N agents, M tasks, A low-level actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+from typing_extensions import override
+
+from components.episode_buffer import ReplayBuffer, StepIndex
+from components.random import load_rng_state, rng_state
+from components.registry import Options
+from components.schedules import UpdateSchedule, linear
+from controllers.base import Clock
+from controllers.lpmarl_controller import LpmarlController, Observed, low_availability, network_dims
+from envs.base import EnvInfo
+from learners.base import Learner, Metrics, adam, blend_target, read_metrics, step
+from learners.returns import segments
+from modules.assignment import make_problem, solve
+from modules.assignment.layer import surrogate_loss
+from modules.critics.lpmarl_critic import LpmarlCritic
+
+UNAVAILABLE = -1e7
+
+
+class LpmarlLearnerOptions(Options):
+    """Discounts, targets, exploration bonuses and rhythm of both levels."""
+
+    lr: float = Field(1e-3, gt=0, description="Adam learning rate of the actor, at the start")
+    critic_lr: float = Field(3e-3, gt=0, description="Adam learning rate of both critics, at the start")
+    lr_final: float = Field(0.1, gt=0, le=1, description="share of each rate that is left at the end (linear decay)")
+    lr_hold: float = Field(0.5, ge=0, lt=1, description="share of the run before lr starts to decay")
+    grad_norm_clip: float = Field(10.0, gt=0, description="gradient norm is cut to this")
+    env_steps_per_update: float = Field(128, gt=0, description="environment steps gathered for each update")
+    warmup_episodes: int = Field(32, ge=1, description="episodes stored before the first update")
+    target_update_tau: float = Field(0.01, gt=0, le=1, description="share of the new weights in each target update")
+    w_start: float = Field(0.9, ge=0, le=1, description="weight of the low-level actor loss at the start")
+    w_finish: float = Field(0.1, ge=0, le=1, description="the same at the end (linear)")
+
+    batch_size_high: int = Field(256, ge=1, description="decisions of one high-level update")
+    high_interval: int = Field(2, ge=1, description="low-level updates for each high-level update")
+    gamma_high: float = Field(0.9, ge=0, le=1, description="high-level discount per environment step")
+    high_target: Literal["feasible_max", "per_agent_max", "actor"] = Field(
+        "feasible_max", description="next value: best feasible assignment, eq. 14 as printed, or the actor's assignment"
+    )
+    blackbox_lambda: float = Field(20.0, gt=0, description="lambda of the blackbox gradient (Vlastelica et al. 2019)")
+    high_advantage_floor: float = Field(0.05, gt=0, description="least scale that the high-level advantage is divided by")
+
+    batch_size_low: int = Field(256, ge=1, description="states of one low-level update")
+    gamma_low: float = Field(0.95, ge=0, le=1, description="low-level discount per environment step")
+    low_reward_scale: float = Field(0.1, gt=0, description="factor on the task rewards")
+    normalize_low_advantage: bool = Field(True, description="divide the low-level advantage by its spread")
+    low_actor: Literal["projection", "policy_gradient"] = Field(
+        "projection", description="fit pi to softmax(A / beta), or follow the policy gradient to the same optimum"
+    )
+    bootstrap_success: bool = Field(True, description="the low level values the future beyond success")
+    low_advantage_floor: float = Field(0.01, gt=0, description="least spread that it is divided by")
+    entropy_weight: float = Field(0.1, ge=0, description="weight of the low-level policy's entropy")
+    relabel: float = Field(0.5, ge=0, le=1, description="share of low-level states whose tasks are replaced by random ones")
+
+
+class LowBatch(NamedTuple):
+    """S transitions of the low level, with the tasks that they are learned for."""
+
+    now: Observed
+    after: Observed
+    assign: Tensor  # [S, N]
+    actions: Tensor  # [S, N]
+    avail: Tensor  # [S, N, A]
+    avail_after: Tensor  # [S, N, A]
+    reward: Tensor  # [S, N] each agent's reward for its task
+    terminated: Tensor  # [S, 1]
+
+
+class HighBatch(NamedTuple):
+    """K segments of the high level."""
+
+    now: Observed
+    after: Observed
+    assign: Tensor  # [K, N]
+    ret: Tensor  # [K]
+    discount: Tensor  # [K] 0 where the episode ended
+
+
+class LpmarlLearner(Learner):
+    """One update: low critic, high critic, then both levels of the actor in one step.
+
+    Args:
+        controller: holds the actor and says which graph each level sees.
+        info: shapes of the environment.
+        options: losses and rhythm.
+        rng: draws relabelled tasks and decisions.
+        device: where to learn.
+        critic: ``critic(agent_dim, task_dim, n_low_actions)`` builds both critics.
+    """
+
+    rewards = ("reward_high", "task_reward")
+
+    def __init__(
+        self,
+        controller: LpmarlController,
+        info: EnvInfo,
+        options: LpmarlLearnerOptions,
+        rng: np.random.Generator,
+        device: torch.device,
+        critic: Callable[[int, int, int], LpmarlCritic],
+    ) -> None:
+        self.options = options
+        self.controller = controller
+        self.device = device
+        self.actor = controller.agent
+        self.critic = critic(*network_dims(info)).to(device)
+        self.target = deepcopy(self.critic).requires_grad_(False)
+        self.learns_high = controller.options.high_policy == "lp"
+        self.optimizers = {
+            "actor": adam(self.actor.parameters(), options.lr),
+            "low_critic": adam(self.critic.low.parameters(), options.critic_lr),
+            "high_critic": adam(self.critic.high.parameters(), options.critic_lr),
+        }
+        self._rng = rng
+        self._rhythm = UpdateSchedule(options.env_steps_per_update)
+        self.updates = 0
+
+    @override
+    def update(self, buffer: ReplayBuffer, clock: Clock) -> Metrics | None:
+        metrics: dict[str, Tensor | float] = {}
+        for _ in range(self._rhythm.due(clock.env_steps, ready=len(buffer) >= self.options.warmup_episodes)):
+            self._decay_lr(clock)
+            metrics |= self._update_once(buffer, clock)
+            self.updates += 1
+        return read_metrics(metrics) if metrics else None
+
+    def _update_once(self, buffer: ReplayBuffer, clock: Clock) -> dict[str, Tensor | float]:
+        clip = self.options.grad_norm_clip
+        low = self._sample_low(buffer)
+        values, loss, metrics = self.low_critic_loss(low)
+        step(self.optimizers["low_critic"], loss, clip)
+        blend_target(self.target.low, self.critic.low, self.options.target_update_tau)
+        w = linear(self.options.w_start, self.options.w_finish, clock.fraction)
+        loss, more = self.low_actor_loss(low, values)
+        metrics |= more
+        if self.learns_high and self.updates % self.options.high_interval == 0:
+            high = self._sample_high(buffer)
+            values, high_loss, more = self.high_critic_loss(high)
+            step(self.optimizers["high_critic"], high_loss, clip)
+            blend_target(self.target.high, self.critic.high, self.options.target_update_tau)
+            metrics |= more
+            # Until a success has been seen the high-level values are noise: they would teach a random assignment.
+            if bool((high.ret != 0).any()):
+                high_loss, more = self.high_actor_loss(high, values)
+                loss = w * loss + (1.0 - w) * high_loss
+                metrics |= more
+        metrics["actor_grad_norm"] = step(self.optimizers["actor"], loss, clip)
+        return metrics | {"w": w}
+
+    def low_critic_loss(self, low: LowBatch) -> tuple[Tensor, Tensor, dict[str, Tensor | float]]:
+        """Group TD loss (eqs. 17 and 18), averaged over states and non-empty groups G_j = {i: a_i = j}.
+
+        L = (sum_{i in G_j} Q_i(a_i) - y_j)^2 with y_j = sum_{i in G_j} r_i + gamma (1 - d_j) sum_{i in G_j} Q'_i(a*_i),
+        a* by the online critic among the available actions (double Q). A task that ended (d_j) has no future.
+
+        Returns:
+            Q [S, N, A] without gradient, the loss, and what to log.
+        """
+        m = low.now.task_alive.shape[1]
+        values = self.critic.low_values(self.controller.graph(low.now, local=False), low.assign)
+        chosen = values.gather(-1, low.actions.unsqueeze(-1)).squeeze(-1)
+        with torch.no_grad():
+            graph = self.controller.graph(low.after, local=False)
+            online = self.critic.low_values(graph, low.assign).masked_fill(low.avail_after == 0, UNAVAILABLE)
+            future = self.target.low_values(graph, low.assign).gather(-1, online.argmax(-1, keepdim=True)).squeeze(-1)
+            ended = (~low.after.task_alive).float()
+            if not self.options.bootstrap_success:
+                ended = torch.maximum(low.terminated, ended)
+            target = group_sum(low.reward, low.assign, low.now.agent_alive, m) + self.options.gamma_low * (
+                1.0 - ended
+            ) * group_sum(future, low.assign, low.after.agent_alive, m)
+        members = group_sum(torch.ones_like(low.reward), low.assign, low.now.agent_alive, m)
+        groups = (members > 0).float()
+        error = (group_sum(chosen, low.assign, low.now.agent_alive, m) - target) * groups
+        loss = error.square().sum() / groups.sum().clamp(min=1.0)
+        return values.detach(), loss, {"low_critic_loss": loss.detach(), "low_target_mean": target.mean()}
+
+    def low_actor_loss(self, low: LowBatch, values: Tensor) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """All-action policy gradient (eq. 19 summed over actions) with entropy bonus, mean over living agents.
+
+        -[sum_a pi(a) A(a) + beta H(pi)] with A = Q - sum_b pi(b) Q(b) held fixed.
+        """
+        logits = self.actor.logits(self.controller.graph(low.now, local=True), low.assign)
+        unavailable = low.avail == 0
+        log_pi = logits.masked_fill(unavailable, UNAVAILABLE).log_softmax(-1)
+        pi = log_pi.exp()
+        alive = low.now.agent_alive.float()
+        count = alive.sum().clamp(min=1.0)
+        baseline = (pi.detach() * values).sum(-1, keepdim=True)
+        advantage = (values - baseline).masked_fill(unavailable, 0.0)
+        spread = advantage.std()
+        if self.options.normalize_low_advantage:
+            advantage = advantage / spread.clamp(min=self.options.low_advantage_floor)
+        beta = self.options.entropy_weight
+        entropy = -(pi * log_pi).sum(-1)
+        if self.options.low_actor == "projection":
+            best = (advantage / beta).masked_fill(unavailable, UNAVAILABLE).softmax(-1)
+            per_agent = -(best * log_pi).sum(-1)
+        else:
+            per_agent = -(pi * advantage).sum(-1) - beta * entropy
+        loss = (per_agent * alive).sum() / count
+        metrics: dict[str, Tensor | float] = {
+            "low_actor_loss": loss.detach(),
+            "low_entropy": (entropy.detach() * alive).sum() / count,
+            "low_advantage_scale": spread,
+        }
+        return loss, metrics
+
+    def high_critic_loss(self, high: HighBatch) -> tuple[Tensor, Tensor, dict[str, Tensor | float]]:
+        """Segment TD loss: (sum_i Q_{i,a_i}(s_d) - R_d - gamma^tau V(s_d'))^2 (eqs. 13 and 14).
+
+        Returns:
+            Q [K, N, M] without gradient, the loss, and what to log.
+        """
+        values = self.critic.high_values(self.controller.graph(high.now, local=False))
+        target = high.ret + high.discount * self.high_state_value(high.after)
+        taken = values.gather(-1, high.assign.unsqueeze(-1)).squeeze(-1)
+        total = (taken * high.now.agent_alive).sum(-1)
+        loss = (total - target).square().mean()
+        return values.detach(), loss, {"high_critic_loss": loss.detach(), "high_target_mean": target.mean()}
+
+    @torch.no_grad()
+    def high_state_value(self, seen: Observed) -> Tensor:
+        """[K] V(s): the largest sum_ij z_ij Q'_ij over feasible assignments, one more LP (or ``high_target``)."""
+        graph = self.controller.graph(seen, local=False)
+        values = self.target.high_values(graph)
+        if self.options.high_target == "per_agent_max":
+            best = values.masked_fill(~seen.task_alive.unsqueeze(1), -torch.inf).max(-1).values
+            return best.masked_fill(~seen.agent_alive, 0.0).sum(-1)
+        scores = values if self.options.high_target == "feasible_max" else self.actor.scores(graph)
+        solution = solve(self._problem(seen, scores), self.controller.options.assignment_solver)
+        index = torch.from_numpy(np.maximum(solution.index, 0)).to(self.device)
+        taken = values.gather(-1, index.unsqueeze(-1)).squeeze(-1)
+        return (taken * torch.from_numpy(solution.index >= 0).to(self.device)).sum(-1)
+
+    def high_actor_loss(self, high: HighBatch, values: Tensor) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """Blackbox gradient of J = sum_ij z_ij Q_ij through the LP (eqs. 12, 15, 16).
+
+        Q enters as a centered, scaled advantage: a constant per agent changes no assignment.
+        """
+        scores = self.actor.scores(self.controller.graph(high.now, local=False))
+        edges = (high.now.agent_alive.unsqueeze(2) & high.now.task_alive.unsqueeze(1)).float()
+        mean = (values * edges).sum(-1, keepdim=True) / edges.sum(-1, keepdim=True).clamp(min=1.0)
+        advantage = (values - mean) * edges
+        spread = (advantage.square().sum() / edges.sum().clamp(min=1.0)).sqrt()
+        advantage = advantage / spread.clamp(min=self.options.high_advantage_floor)
+        problem = self._problem(high.now, scores)
+        result = surrogate_loss(
+            scores,
+            advantage,
+            problem.capacity,
+            problem.agent_mask,
+            problem.task_mask,
+            lam=self.options.blackbox_lambda,
+            solver=self.controller.options.assignment_solver,
+        )
+        metrics: dict[str, Tensor | float] = {
+            "high_actor_loss": result.loss.detach(),
+            "assignment_changed": result.changed,
+            "high_advantage_scale": spread,
+            "score_spread": scores.detach().std(-1).mean(),
+        }
+        return result.loss, metrics
+
+    def _problem(self, seen: Observed, scores: Tensor) -> Any:
+        masks = seen.agent_alive.cpu().numpy(), seen.task_alive.cpu().numpy()
+        capacity = self.controller.allowed(seen.capacity.cpu().numpy(), *masks)
+        return make_problem(scores.detach().double().cpu().numpy(), capacity, *masks)
+
+    def _observed(self, buffer: ReplayBuffer, index: StepIndex, offset: int = 0) -> Observed:
+        return Observed(*(buffer.at(name, index, offset).to(self.device) for name in Observed._fields))
+
+    def _sample_low(self, buffer: ReplayBuffer) -> LowBatch:
+        """Uniform transitions; in a share of the states every agent's task is replaced by a random one."""
+        index = buffer.sample_steps(self.options.batch_size_low)
+        first = self.controller.tasks.first_task_action
+
+        def read(name: str, offset: int = 0) -> Tensor:
+            return buffer.at(name, index, offset).to(self.device)
+
+        assign = read("assign").squeeze(-1)
+        # An action "on my task" means another one once the task is replaced.
+        if self.options.relabel and first is None:
+            relabelled = self._rng.random((len(assign), 1)) < self.options.relabel
+            tasks = self._rng.integers(self.controller.tasks.n_tasks, size=assign.shape)
+            assign = torch.where(
+                torch.from_numpy(relabelled).to(self.device), torch.from_numpy(tasks).to(self.device), assign
+            )
+        reward = read("task_reward").gather(-1, assign.unsqueeze(-1)).squeeze(-1)
+        return LowBatch(
+            now=self._observed(buffer, index),
+            after=self._observed(buffer, index, offset=1),
+            assign=assign,
+            actions=read("low_actions").squeeze(-1),
+            avail=low_availability(read("avail_actions"), assign, first),
+            avail_after=low_availability(read("avail_actions", 1), assign, first),
+            reward=reward * self.options.low_reward_scale,
+            terminated=read("terminated").float(),
+        )
+
+    def _sample_high(self, buffer: ReplayBuffer) -> HighBatch:
+        """Decisions of uniformly drawn episodes."""
+        count = self.options.batch_size_high
+        ids = buffer.sample_ids(min(count, len(buffer)))
+        cut = segments(
+            buffer.episodes("reward_high", ids).squeeze(-1),
+            buffer.episodes("decide", ids).squeeze(-1),
+            buffer.lengths(ids),
+            self.options.gamma_high,
+        )
+        picks = torch.from_numpy(self._rng.permutation(len(cut.start))[:count])
+        start = StepIndex(ids[cut.episode[picks]], cut.start[picks])
+        end = StepIndex(start.episode, cut.end[picks])
+        return HighBatch(
+            now=self._observed(buffer, start),
+            after=self._observed(buffer, end),
+            assign=buffer.at("assign", start).squeeze(-1).to(self.device),
+            ret=cut.ret[picks].to(self.device),
+            discount=cut.discount[picks].to(self.device),
+        )
+
+    def _decay_lr(self, clock: Clock) -> None:
+        hold = self.options.lr_hold
+        factor = linear(1.0, self.options.lr_final, (clock.fraction - hold) / (1.0 - hold))
+        for name, optimizer in self.optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = factor * (self.options.lr if name == "actor" else self.options.critic_lr)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "critic": self.critic.state_dict(),
+            "target": self.target.state_dict(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "rhythm": self._rhythm.state_dict(),
+            "rng": rng_state(self._rng),
+            "updates": self.updates,
+        }
+
+    @override
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.critic.load_state_dict(state["critic"])
+        self.target.load_state_dict(state["target"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self._rhythm.load_state_dict(state["rhythm"])
+        load_rng_state(self._rng, state["rng"])
+        self.updates = state["updates"]
+
+
+def group_sum(values: Tensor, assign: Tensor, alive: Tensor, n_tasks: int) -> Tensor:
+    """[S, M]: sum of the living agents' values [S, N] by task."""
+    return values.new_zeros((len(values), n_tasks)).scatter_add(1, assign, values * alive)

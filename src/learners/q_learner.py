@@ -1,0 +1,159 @@
+"""Value-based learning with a mixer: IQL (no mixer), VDN, QMIX.
+
+Loss = sum mask (Q_tot - y)^2 / sum mask, with double-Q, TD(lambda) targets y.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from typing_extensions import override
+
+from components.episode_buffer import EpisodeBatch, ReplayBuffer
+from components.registry import Options
+from components.schedules import UpdateSchedule
+from controllers.base import Clock
+from controllers.basic_controller import BasicController
+from envs.base import EnvInfo
+from learners.base import Learner, Metrics, adam, blend_target, read_metrics, step
+from learners.returns import td_lambda_targets
+
+UNAVAILABLE = -1e7
+
+
+class QLearnerOptions(Options):
+    """Targets, optimizer and update rhythm."""
+
+    gamma: float = Field(0.99, ge=0, le=1, description="discount per step")
+    td_lambda: float = Field(0.0, ge=0, le=1, description="lambda of the TD(lambda) targets; 0: one step")
+    double_q: bool = Field(True, description="the online network picks the target's action")
+    lr: float = Field(5e-4, gt=0, description="learning rate")
+    optimizer: Literal["adam", "rmsprop"] = Field("rmsprop", description="PyMARL's RMSprop, or Adam")
+    optim_alpha: float = Field(0.99, gt=0, lt=1, description="RMSprop smoothing")
+    optim_eps: float = Field(1e-5, gt=0, description="RMSprop epsilon")
+    grad_norm_clip: float = Field(10.0, gt=0, description="gradient norm is cut to this")
+    batch_size: int = Field(32, ge=1, description="episodes of one update")
+    episodes_per_update: float = Field(8.0, gt=0, description="episodes gathered for each update")
+    target_update_interval: int = Field(200, ge=1, description="episodes between target updates")
+    target_update_tau: float = Field(1.0, gt=0, le=1, description="share of the new weights in a target update; 1: copy")
+
+
+class QLearner(Learner):
+    """Q-learning over whole episodes with a target network and an optional mixer.
+
+    Args:
+        controller: acts and unrolls the agent network.
+        info: shapes of the environment.
+        options: targets, optimizer and rhythm.
+        rng: not used: the buffer draws the samples.
+        device: where to learn.
+        mixer: ``mixer(n_agents, state_dim)`` builds the mixer; ``None`` for independent learners.
+    """
+
+    def __init__(
+        self,
+        controller: BasicController,
+        info: EnvInfo,
+        options: QLearnerOptions,
+        rng: np.random.Generator,
+        device: torch.device,
+        mixer: Callable[[int, int], nn.Module] | None = None,
+    ) -> None:
+        self.options = options
+        self.controller = controller
+        self.device = device
+        self.nets = nn.ModuleDict({"agent": controller.agent})
+        self.mixes_state = False
+        if mixer is not None:
+            self.nets["mixer"] = mixer(info.n_agents, info.state_shape).to(device)
+            self.mixes_state = bool(self.nets["mixer"].uses_state)
+        self.targets = deepcopy(self.nets).requires_grad_(False)
+        self.fields = ("state",) if self.mixes_state else ()
+        parameters = list(self.nets.parameters())
+        self.optimizer: torch.optim.Optimizer = (
+            adam(parameters, options.lr)
+            if options.optimizer == "adam"
+            else torch.optim.RMSprop(
+                parameters, lr=options.lr, alpha=options.optim_alpha, eps=options.optim_eps, foreach=True
+            )
+        )
+        self._rhythm = UpdateSchedule(options.episodes_per_update)
+        self._last_target_update = 0
+        self.updates = 0
+
+    @override
+    def update(self, buffer: ReplayBuffer, clock: Clock) -> Metrics | None:
+        metrics: dict[str, Tensor] | None = None
+        for _ in range(self._rhythm.due(clock.episodes, ready=len(buffer) >= self.options.batch_size)):
+            batch = buffer.sample(self.options.batch_size).to(self.device)
+            loss, metrics = self.loss(batch)
+            metrics["grad_norm"] = step(self.optimizer, loss, self.options.grad_norm_clip)
+            self.updates += 1
+        if clock.episodes - self._last_target_update >= self.options.target_update_interval:
+            blend_target(self.targets, self.nets, self.options.target_update_tau)
+            self._last_target_update = clock.episodes
+        return None if metrics is None else read_metrics(metrics)
+
+    def loss(self, batch: EpisodeBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """TD loss of a batch of episodes, and what to log about it."""
+        options, mask = self.options, batch.mask()
+        terminated = batch["terminated"][:, :-1].float()
+        values = self.controller.unroll(batch, self.nets["agent"])
+        chosen = values[:, :-1].gather(-1, batch["actions"][:, :-1]).squeeze(-1)
+        with torch.no_grad():
+            best = self._best_next_values(batch, values)
+            next_values = self._mix(self.targets, best, batch, slice(1, None))
+            targets = td_lambda_targets(
+                batch["reward"][:, :-1], next_values, terminated, mask, options.gamma, options.td_lambda
+            )
+        q_tot = self._mix(self.nets, chosen, batch, slice(None, -1))
+        error = (q_tot - targets) * mask
+        entries = mask.sum() * q_tot.shape[-1]
+        loss = error.square().sum() / entries
+        return loss, {
+            "loss": loss.detach(),
+            "td_error_abs": error.detach().abs().sum() / entries,
+            "q_taken_mean": (q_tot.detach() * mask).sum() / entries,
+            "target_mean": (targets * mask).sum() / entries,
+        }
+
+    def _best_next_values(self, batch: EpisodeBatch, values: Tensor) -> Tensor:
+        """[B, T-1, N] target values of the best available action at the next step."""
+        next_targets = self.controller.unroll(batch, self.targets["agent"])[:, 1:]
+        unavailable = batch["avail_actions"][:, 1:] == 0
+        if not self.options.double_q:
+            return next_targets.masked_fill(unavailable, UNAVAILABLE).max(-1).values
+        picks = values[:, 1:].masked_fill(unavailable, UNAVAILABLE).argmax(-1, keepdim=True)
+        return next_targets.gather(-1, picks).squeeze(-1)
+
+    def _mix(self, nets: nn.ModuleDict, values: Tensor, batch: EpisodeBatch, steps: slice) -> Tensor:
+        if "mixer" not in nets:
+            return values
+        mixed: Tensor = nets["mixer"](values, batch["state"][:, steps] if self.mixes_state else None)
+        return mixed
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "nets": self.nets.state_dict(),
+            "targets": self.targets.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "rhythm": self._rhythm.state_dict(),
+            "last_target_update": self._last_target_update,
+            "updates": self.updates,
+        }
+
+    @override
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.nets.load_state_dict(state["nets"])
+        self.targets.load_state_dict(state["targets"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._rhythm.load_state_dict(state["rhythm"])
+        self._last_target_update = state["last_target_update"]
+        self.updates = state["updates"]

@@ -1,0 +1,55 @@
+"""The command: ``python src/main.py --config=lpmarl --env-config=constrained_navigation with seed=2``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from components.command_line import format_config, help_text, parse
+from components.config import load_config
+from components.errors import UserError
+
+_USER_ERROR = 2
+_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        argv: the arguments after the program's name; those of the process when absent.
+
+    Returns:
+        The exit code: 0 done, 2 the user's mistake (told on stderr), 130 interrupted.
+    """
+    try:
+        _execute(sys.argv[1:] if argv is None else argv)
+    except UserError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        return _USER_ERROR
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    return 0
+
+
+def _execute(argv: Sequence[str]) -> None:
+    command = parse(argv)
+    if command.action == "help":
+        print(help_text())
+        return
+    config = load_config(command.config, command.env_config, command.overrides)
+    if command.action == "print_config":
+        print(format_config(config))
+        return
+    for message in config.unused:
+        print(f"note: {message}", file=sys.stderr)
+    # Imported here: help and configuration faults need neither PyTorch nor an environment.
+    from experiment import run_experiment
+
+    print(run_experiment(config))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

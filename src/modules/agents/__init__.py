@@ -1,0 +1,8 @@
+"""Agent networks by name."""
+
+from components.registry import Registry
+
+REGISTRY = Registry("agent")
+REGISTRY.add("mlp", "modules.agents.mlp_agent:MLPAgent", "modules.agents.mlp_agent:MLPOptions")
+REGISTRY.add("gru", "modules.agents.gru_agent:GRUAgent", "modules.agents.gru_agent:GRUOptions")
+REGISTRY.add("lpmarl", "modules.agents.lpmarl_agent:LpmarlAgent", "modules.agents.lpmarl_agent:LpmarlAgentOptions")
