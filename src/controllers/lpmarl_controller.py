@@ -121,7 +121,7 @@ class LpmarlController(Controller):
             self._assign[where] = assign
         assign = self._assign[where]
         tasks = torch.from_numpy(assign).to(self.device)
-        logits = self.agent.logits(self.graph(seen, local=True), tasks).cpu().numpy()
+        logits = self.agent.logits(self.in_sight(build_graph(*seen[:4])), tasks).cpu().numpy()
         avail = low_availability(batch["avail_actions"][rows, t], tasks.cpu(), self.tasks.first_task_action).numpy()
         low = greedy(logits, avail) if test_mode else soft(logits, avail, self._epsilon(clock), self._rng)
         extras = {"assign": assign[..., None], "decide": due[:, None], "low_actions": low[..., None]}
@@ -131,10 +131,9 @@ class LpmarlController(Controller):
         options = self.options
         return linear(options.epsilon_start, options.epsilon_finish, clock.env_steps / options.epsilon_anneal_time)
 
-    def graph(self, seen: Observed, local: bool) -> Graph:
-        """The graph that the low level (within sight) or the high level (all entities) works on."""
-        entities = seen[:4]
-        return build_graph(*entities, self.tasks.agent_sight, self.tasks.task_sight) if local else build_graph(*entities)
+    def in_sight(self, graph: Graph) -> Graph:
+        """The observation graph, which the low level acts on: whatever the assignment, agents act decentrally."""
+        return graph.within_sight(self.tasks.agent_sight, self.tasks.task_sight)
 
     def assign(self, seen: Observed, clock: Clock, test_mode: bool) -> Array:
         """[R, N] the task of each agent; 0 for dead agents.
@@ -161,13 +160,13 @@ class LpmarlController(Controller):
     ) -> Array:
         solver = self.options.assignment_solver
         if self.options.high_policy == "lp":
-            scores = self.agent.scores(self.graph(seen, local=False)).double().cpu().numpy()
+            scores = self.agent.scores(build_graph(*seen[:4])).double().cpu().numpy()
             if not test_mode:
                 scores = self._explore(scores, clock)
             return solve(make_problem(scores, capacity, agent_alive, task_alive), solver).index
         if self.options.high_policy == "random_feasible":
             return policies.random_feasible(self._rng, capacity, agent_alive, task_alive, solver)
-        distance = pair_distance(seen).double().cpu().numpy()
+        distance = build_graph(*seen[:4]).to_tasks.distance.double().cpu().numpy()
         if self.options.high_policy == "greedy":
             return policies.greedy(distance, agent_alive, task_alive)
         return policies.lp_distance(distance, capacity, agent_alive, task_alive, solver)
@@ -218,11 +217,6 @@ def network_dims(info: EnvInfo) -> tuple[int, int, int]:
     first = tasks.first_task_action
     n_low_actions = info.n_actions if first is None else first + 1
     return tasks.agent_feats - POSITION_DIM, tasks.task_feats - POSITION_DIM, n_low_actions
-
-
-def pair_distance(seen: Observed) -> Tensor:
-    """[R, N, M] distance from each agent to each task."""
-    return torch.cdist(seen.agent_feats[..., :POSITION_DIM], seen.task_feats[..., :POSITION_DIM])
 
 
 def low_availability(avail: Tensor, assign: Tensor, first_task_action: int | None) -> Tensor:

@@ -29,6 +29,7 @@ from learners.returns import segments
 from modules.assignment import make_problem, solve
 from modules.assignment.layer import surrogate_loss
 from modules.critics.lpmarl_critic import LpmarlCritic
+from modules.graph import Graph, build_graph
 
 UNAVAILABLE = -1e7
 
@@ -74,6 +75,7 @@ class LowBatch(NamedTuple):
 
     now: Observed
     after: Observed
+    graph: Graph  # of now
     assign: Tensor  # [S, N]
     actions: Tensor  # [S, N]
     avail: Tensor  # [S, N, A]
@@ -87,6 +89,7 @@ class HighBatch(NamedTuple):
 
     now: Observed
     after: Observed
+    graph: Graph  # of now
     assign: Tensor  # [K, N]
     ret: Tensor  # [K]
     discount: Tensor  # [K] 0 where the episode ended
@@ -173,10 +176,10 @@ class LpmarlLearner(Learner):
             Q [S, N, A] without gradient, the loss, and what to log.
         """
         m = low.now.task_alive.shape[1]
-        values = self.critic.low_values(self.controller.graph(low.now, local=False), low.assign)
+        values = self.critic.low_values(low.graph, low.assign)
         chosen = values.gather(-1, low.actions.unsqueeze(-1)).squeeze(-1)
         with torch.no_grad():
-            graph = self.controller.graph(low.after, local=False)
+            graph = build_graph(*low.after[:4])
             online = self.critic.low_values(graph, low.assign).masked_fill(low.avail_after == 0, UNAVAILABLE)
             future = self.target.low_values(graph, low.assign).gather(-1, online.argmax(-1, keepdim=True)).squeeze(-1)
             ended = (~low.after.task_alive).float()
@@ -196,7 +199,7 @@ class LpmarlLearner(Learner):
 
         -[sum_a pi(a) A(a) + beta H(pi)] with A = Q - sum_b pi(b) Q(b) held fixed.
         """
-        logits = self.actor.logits(self.controller.graph(low.now, local=True), low.assign)
+        logits = self.actor.logits(self.controller.in_sight(low.graph), low.assign)
         unavailable = low.avail == 0
         log_pi = logits.masked_fill(unavailable, UNAVAILABLE).log_softmax(-1)
         pi = log_pi.exp()
@@ -228,7 +231,7 @@ class LpmarlLearner(Learner):
         Returns:
             Q [K, N, M] without gradient, the loss, and what to log.
         """
-        values = self.critic.high_values(self.controller.graph(high.now, local=False))
+        values = self.critic.high_values(high.graph)
         target = high.ret + high.discount * self.high_state_value(high.after)
         taken = values.gather(-1, high.assign.unsqueeze(-1)).squeeze(-1)
         total = (taken * high.now.agent_alive).sum(-1)
@@ -238,7 +241,7 @@ class LpmarlLearner(Learner):
     @torch.no_grad()
     def high_state_value(self, seen: Observed) -> Tensor:
         """[K] V(s): the largest sum_ij z_ij Q'_ij over feasible assignments, one more LP (or ``high_target``)."""
-        graph = self.controller.graph(seen, local=False)
+        graph = build_graph(*seen[:4])
         values = self.target.high_values(graph)
         if self.options.high_target == "per_agent_max":
             best = values.masked_fill(~seen.task_alive.unsqueeze(1), -torch.inf).max(-1).values
@@ -254,7 +257,7 @@ class LpmarlLearner(Learner):
 
         Q enters as a centered, scaled advantage: a constant per agent changes no assignment.
         """
-        scores = self.actor.scores(self.controller.graph(high.now, local=False))
+        scores = self.actor.scores(high.graph)
         edges = (high.now.agent_alive.unsqueeze(2) & high.now.task_alive.unsqueeze(1)).float()
         mean = (values * edges).sum(-1, keepdim=True) / edges.sum(-1, keepdim=True).clamp(min=1.0)
         advantage = (values - mean) * edges
@@ -303,9 +306,11 @@ class LpmarlLearner(Learner):
                 torch.from_numpy(relabelled).to(self.device), torch.from_numpy(tasks).to(self.device), assign
             )
         reward = read("task_reward").gather(-1, assign.unsqueeze(-1)).squeeze(-1)
+        now = self._observed(buffer, index)
         return LowBatch(
-            now=self._observed(buffer, index),
+            now=now,
             after=self._observed(buffer, index, offset=1),
+            graph=build_graph(*now[:4]),
             assign=assign,
             actions=read("low_actions").squeeze(-1),
             avail=low_availability(read("avail_actions"), assign, first),
@@ -327,9 +332,11 @@ class LpmarlLearner(Learner):
         picks = torch.from_numpy(self._rng.permutation(len(cut.start))[:count])
         start = StepIndex(ids[cut.episode[picks]], cut.start[picks])
         end = StepIndex(start.episode, cut.end[picks])
+        now = self._observed(buffer, start)
         return HighBatch(
-            now=self._observed(buffer, start),
+            now=now,
             after=self._observed(buffer, end),
+            graph=build_graph(*now[:4]),
             assign=buffer.at("assign", start).squeeze(-1).to(self.device),
             ret=cut.ret[picks].to(self.device),
             discount=cut.discount[picks].to(self.device),

@@ -12,68 +12,77 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 LEAKY_SLOPE = 0.01
-# Pair features: offset x, offset y, distance.
-PAIR_DIM = 3
-# The first columns of node features are the position; it enters through the pair features only.
+# The first columns of node features are the position; it enters through offsets and distances only.
 POSITION_DIM = 2
 
 
+class Pairs(NamedTuple):
+    """How the entities of one kind (I of them) lie to those of another (J), and which pairs are related.
+
+    Attributes:
+        here: [S, I, 2] positions.
+        there: [S, J, 2] positions.
+        distance: [S, I, J].
+        edges: [S, I, J] bool.
+    """
+
+    here: Tensor
+    there: Tensor
+    distance: Tensor
+    edges: Tensor
+
+    def reversed(self) -> Pairs:
+        """The same pairs seen from the other side."""
+        return Pairs(self.there, self.here, self.distance.transpose(1, 2), self.edges.transpose(1, 2))
+
+    def within(self, radius: float) -> Pairs:
+        """Without the edges longer than the radius."""
+        return self if radius == float("inf") else self._replace(edges=self.edges & (self.distance <= radius))
+
+
 class Graph(NamedTuple):
-    """Entities of S states, who is related to whom, and how they lie to each other.
+    """Entities of S states and the pairs between them; edges join living entities.
 
     Attributes:
         agents: [S, N, Fa - 2] agent features without the position.
         tasks: [S, M, Ft - 2] task features without the position.
-        to_tasks: [S, N, M, 3] offset and distance from agent i to task j.
-        to_agents: [S, N, N, 3] offset and distance from agent i to agent k.
-        sees_tasks: [S, N, M] bool, edge between agent i and task j.
-        sees_agents: [S, N, N] bool, edge from agent k to agent i; no self-edges.
+        to_tasks: agents to tasks.
+        to_agents: agents to other agents.
     """
 
     agents: Tensor
     tasks: Tensor
-    to_tasks: Tensor
-    to_agents: Tensor
-    sees_tasks: Tensor
-    sees_agents: Tensor
+    to_tasks: Pairs
+    to_agents: Pairs
+
+    def within_sight(self, agent_sight: float, task_sight: float) -> Graph:
+        """The observation graph: without the edges longer than an agent sees."""
+        return self._replace(to_tasks=self.to_tasks.within(task_sight), to_agents=self.to_agents.within(agent_sight))
 
 
-def build_graph(
-    agent_feats: Tensor,
-    task_feats: Tensor,
-    agent_alive: Tensor,
-    task_alive: Tensor,
-    agent_sight: float = float("inf"),
-    task_sight: float = float("inf"),
-) -> Graph:
-    """The graph of each state; edges join living entities, within sight where a radius is given.
+def build_graph(agent_feats: Tensor, task_feats: Tensor, agent_alive: Tensor, task_alive: Tensor) -> Graph:
+    """The graph of each state.
 
     Args:
         agent_feats: [S, N, Fa], position first.
         task_feats: [S, M, Ft], position first.
         agent_alive: [S, N] bool.
         task_alive: [S, M] bool.
-        agent_sight: largest distance of an edge between agents.
-        task_sight: largest distance of an edge between an agent and a task.
     """
-    where_agents, where_tasks = agent_feats[..., :POSITION_DIM], task_feats[..., :POSITION_DIM]
-    to_tasks = with_distance(where_tasks.unsqueeze(1) - where_agents.unsqueeze(2))
-    to_agents = with_distance(where_agents.unsqueeze(1) - where_agents.unsqueeze(2))
+    agents, tasks = agent_feats[..., :POSITION_DIM], task_feats[..., :POSITION_DIM]
     alive = agent_alive.unsqueeze(2)
     others = ~torch.eye(agent_alive.shape[1], dtype=torch.bool, device=agent_alive.device)
     return Graph(
         agent_feats[..., POSITION_DIM:],
         task_feats[..., POSITION_DIM:],
-        to_tasks,
-        to_agents,
-        alive & task_alive.unsqueeze(1) & (to_tasks[..., -1] <= task_sight),
-        alive & agent_alive.unsqueeze(1) & others & (to_agents[..., -1] <= agent_sight),
+        Pairs(agents, tasks, distances(agents, tasks), alive & task_alive.unsqueeze(1)),
+        Pairs(agents, agents, distances(agents, agents), alive & agent_alive.unsqueeze(1) & others),
     )
 
 
-def with_distance(offset: Tensor) -> Tensor:
-    """[..., 2] offsets -> [..., 3] offsets and their length."""
-    return torch.cat([offset, offset.norm(dim=-1, keepdim=True)], -1)
+def distances(here: Tensor, there: Tensor) -> Tensor:
+    """[S, I, 2] and [S, J, 2] -> [S, I, J]."""
+    return (there.unsqueeze(1) - here.unsqueeze(2)).square().sum(-1).sqrt()
 
 
 def mlp(dims: list[int]) -> nn.Sequential:
@@ -85,7 +94,9 @@ def mlp(dims: list[int]) -> nn.Sequential:
 
 
 class PairLayer(nn.Module):
-    """LeakyReLU(Linear([a_i, b_j, pair_ij])) for every pair, without building the concatenation.
+    """LeakyReLU(Linear([a_i, b_j, offset_ij, distance_ij])) for every pair, without building the concatenation.
+
+    The offset p_j - p_i is linear in both positions, so its weights are applied per entity, not per pair.
 
     Args:
         left_dim: length of a_i.
@@ -97,12 +108,17 @@ class PairLayer(nn.Module):
         super().__init__()
         self.left = nn.Linear(left_dim, out_dim)
         self.right = nn.Linear(right_dim, out_dim, bias=False)
-        self.pair = nn.Linear(PAIR_DIM, out_dim, bias=False)
+        self.offset = nn.Linear(POSITION_DIM, out_dim, bias=False)
+        self.distance = nn.Parameter(torch.empty(out_dim).uniform_(-1.0, 1.0) / POSITION_DIM**0.5)
 
-    def forward(self, left: Tensor, right: Tensor, pair: Tensor) -> Tensor:
-        """[S, I, La], [S, J, Lb], [S, I, J, 3] -> [S, I, J, H]."""
-        summed = self.pair(pair) + self.left(left).unsqueeze(2) + self.right(right).unsqueeze(1)
-        return functional.leaky_relu(summed, LEAKY_SLOPE)
+    def forward(self, left: Tensor, right: Tensor, pairs: Pairs) -> Tensor:
+        """[S, I, La] and [S, J, Lb] -> [S, I, J, H]."""
+        from_left = self.left(left) - self.offset(pairs.here)
+        from_right = self.right(right) + self.offset(pairs.there)
+        entities = from_left.unsqueeze(2) + from_right.unsqueeze(1)
+        return functional.leaky_relu(
+            torch.addcmul(entities, pairs.distance.unsqueeze(-1), self.distance), LEAKY_SLOPE
+        )
 
 
 class MessageLayer(nn.Module):
@@ -121,15 +137,14 @@ class MessageLayer(nn.Module):
         self.second = nn.Linear(dim, dim)
         self.aggregate = aggregate
 
-    def forward(self, receivers: Tensor, senders: Tensor, pair: Tensor, edges: Tensor) -> Tensor:
-        """[S, I, H], [S, J, H], [S, I, J, 3], edges [S, I, J] -> [S, I, H]; zero where i has no neighbor."""
-        weights = edges.to(receivers.dtype)
+    def forward(self, receivers: Tensor, senders: Tensor, pairs: Pairs) -> Tensor:
+        """[S, I, H] and [S, J, H] -> [S, I, H]; zero where i has no neighbor."""
+        weights = pairs.edges.to(receivers.dtype)
         count = weights.sum(-1, keepdim=True)
         if self.aggregate == "mean":
             weights = weights / count.clamp(min=1.0)
-            count = (count > 0).to(count.dtype)
-        messages = self.first(receivers, senders, pair)
-        total = (weights.unsqueeze(2) @ messages).squeeze(2)
+            count = count.clamp(max=1.0)
+        total = (self.first(receivers, senders, pairs) * weights.unsqueeze(-1)).sum(2)
         return functional.linear(total, self.second.weight) + count * self.second.bias
 
 
@@ -158,12 +173,10 @@ class GraphEncoder(nn.Module):
         """Embeddings of agents [S, N, H] and tasks [S, M, H]."""
         agents = functional.leaky_relu(self.embed_agent(graph.agents), LEAKY_SLOPE)
         tasks = functional.leaky_relu(self.embed_task(graph.tasks), LEAKY_SLOPE)
-        back = graph.to_tasks.transpose(1, 2)
-        sees_back = graph.sees_tasks.transpose(1, 2)
         for from_agents, across, update in zip(self.from_agents, self.across, self.update, strict=True):
-            near_tasks = across(agents, tasks, graph.to_tasks, graph.sees_tasks)
-            near_agents = from_agents(agents, agents, graph.to_agents, graph.sees_agents)
-            at_tasks = across(tasks, agents, back, sees_back)
+            near_tasks = across(agents, tasks, graph.to_tasks)
+            near_agents = from_agents(agents, agents, graph.to_agents)
+            at_tasks = across(tasks, agents, graph.to_tasks.reversed())
             agents, tasks = (
                 update(torch.cat([near_tasks, near_agents, agents], -1)),
                 update(torch.cat([at_tasks, torch.zeros_like(tasks), tasks], -1)),
@@ -198,16 +211,14 @@ class OwnTaskHead(nn.Module):
 
     def __init__(self, agent_dim: int, task_dim: int, embed_dim: int, hidden_dim: int, out_dim: int) -> None:
         super().__init__()
-        inputs = agent_dim + task_dim + PAIR_DIM + 2 * embed_dim
+        inputs = agent_dim + task_dim + POSITION_DIM + 1 + 2 * embed_dim
         self.layers = mlp([inputs, hidden_dim, hidden_dim, out_dim])
 
     def forward(self, graph: Graph, assign: Tensor, embeddings: tuple[Tensor, Tensor] | None) -> Tensor:
         """Values for the assignment [S, N] (a dead agent may carry any task) -> [S, N, out]."""
-        parts = [
-            graph.agents,
-            take_task(graph.tasks, assign),
-            take_pair(graph.to_tasks, assign),
-        ]
+        where, pairs = assign.unsqueeze(-1), graph.to_tasks
+        offset = take_task(pairs.there, assign) - pairs.here
+        parts = [graph.agents, take_task(graph.tasks, assign), offset, pairs.distance.gather(2, where)]
         if embeddings is not None:
             parts += [embeddings[0], take_task(embeddings[1], assign)]
         out: Tensor = self.layers(torch.cat(parts, -1))
@@ -218,8 +229,3 @@ def take_task(tasks: Tensor, assign: Tensor) -> Tensor:
     """[S, M, F] and [S, N] -> [S, N, F]: the row of each agent's task."""
     return tasks.gather(1, assign.unsqueeze(-1).expand(-1, -1, tasks.shape[-1]))
 
-
-def take_pair(pairs: Tensor, assign: Tensor) -> Tensor:
-    """[S, N, M, F] and [S, N] -> [S, N, F]: the entry of each agent's task."""
-    index = assign[..., None, None].expand(-1, -1, 1, pairs.shape[-1])
-    return pairs.gather(2, index).squeeze(2)

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
 BAR_SECONDS = 0.25
@@ -25,7 +25,7 @@ class Progress:
 
     Args:
         total: environment steps at the end of the run.
-        console_logger: gets the plain lines; on a terminal its messages appear above the bar.
+        console_logger: gets the plain lines (and one at the end); on a terminal its messages appear above the bar.
         start: environment steps already done (a resumed run); they do not count for the rate.
         stream: the terminal to draw on; ``None`` takes ``sys.__stderr__``.
     """
@@ -74,13 +74,7 @@ class Progress:
             self._show(*self._latest)
 
     def _new_bar(self, stream: TextIO) -> RichProgress:
-        columns = (
-            BarColumn(),
-            TaskProgressColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.description}", markup=False),
-        )
+        columns = (BarColumn(20), TaskProgressColumn(), TextColumn("{task.description}", markup=False))
         # Drawn from update() only: no thread draws between erasing the bar and a message.
         console = Console(file=stream)
         bar = RichProgress(*columns, console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
@@ -88,30 +82,21 @@ class Progress:
         return bar
 
     def _show(self, env_steps: int, shown: dict[str, Shown]) -> None:
-        text = self._facts(env_steps, shown)
-        if self._bar is None:
-            share = 100 * env_steps / max(self._total, 1)
-            elapsed = _duration(time.monotonic() - self._began)
-            self._console_logger.info(
-                "%s of %s env steps (%.0f %%), %s elapsed, %s",
-                f"{env_steps:,}",
-                f"{self._total:,}",
-                share,
-                elapsed,
-                text,
-            )
-        else:
-            self._bar.update(self._bar.task_ids[0], completed=env_steps, description=text)
-            self._bar.refresh()
-
-    def _facts(self, env_steps: int, shown: dict[str, Shown]) -> str:
         seconds = time.monotonic() - self._began
         rate = (env_steps - self._start) / seconds if seconds > 0 else 0.0
         left = _duration((self._total - env_steps) / rate) if rate > 0 else "?"
-        facts = [f"{rate:,.0f} steps/s", f"{left} left"]
-        for name, value in shown.items():
-            facts.append(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}")
-        return ", ".join(facts)
+        values = [
+            f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in shown.items()
+        ]
+        done, total, elapsed = f"{env_steps:,}", f"{self._total:,}", _duration(seconds)
+        if self._bar is None:
+            facts = [f"{rate:,.0f} steps/s", f"{elapsed} elapsed", f"{left} left", *values]
+            share = 100 * env_steps / max(self._total, 1)
+            self._console_logger.info("%s of %s env steps (%.0f %%), %s", done, total, share, ", ".join(facts))
+        else:
+            text = "  ".join([f"{done}/{total}", f"{rate:,.0f}/s", f"{elapsed}<{left}", *values])
+            self._bar.update(self._bar.task_ids[0], completed=env_steps, description=text)
+            self._bar.refresh()
 
     def _erase(self, record: logging.LogRecord) -> bool:
         """A logging filter that lets all pass: the message then starts on an empty line, not behind the bar."""

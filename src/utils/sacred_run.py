@@ -71,12 +71,16 @@ def start_run(
     try:
         experiment.add_config(redact(config))
         experiment.main(recorded)
-        prepared = experiment._create_run(options={"--capture": "sys", "--beat_interval": beat_seconds})
+        prepared = experiment._create_run()
     except (KeyError, ValueError) as error:
         raise UserError(f"Sacred cannot record this configuration: {error}") from error
+    prepared.capture_mode = "sys"  # "fd" can hang
+    prepared.beat_interval = beat_seconds
     try:
         prepared()
     except BaseException as error:
+        if prepared._heartbeat is not None:  # interrupted twice, Sacred leaves this thread and the process cannot end
+            prepared._stop_heartbeat_event.set()
         observer.settle(error)
         raise
     if observer.lost is not None:

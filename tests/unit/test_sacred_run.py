@@ -79,9 +79,12 @@ def test_a_second_interrupt_during_shutdown_is_not_left_running(tmp_path, monkey
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sacred_run.Run, "_stop_heartbeat", interrupted)
+    runs = []
     with pytest.raises(KeyboardInterrupt):
-        start(tmp_path, lambda run, path: None)
+        start(tmp_path, lambda run, path: runs.append(run))
     assert read(tmp_path / "1" / "run.json")["status"] == "INTERRUPTED"
+    runs[0]._heartbeat.join(5)
+    assert not runs[0]._heartbeat.is_alive()
 
 
 def test_a_full_disk_at_the_end_is_never_completed(tmp_path, monkeypatch):
