@@ -32,12 +32,12 @@ from runners.episode_runner import EpisodeRunner
 from runners.evaluation import TEST_KEYS, evaluate, mean_metrics
 from utils.logging import Logger, get_logger
 from utils.progress import Progress
-from utils.run_record import git_commit, run_folder
+from utils.run_record import git_commit, redact, run_folder
 from utils.sacred_run import start_run
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN_SEEDS, TEST_SEEDS = 0, 1
-# Test episodes are played this many at a time.
+# Test episodes are played at most this many at a time.
 TEST_BATCH = 250
 
 
@@ -108,7 +108,7 @@ def build(config: Config) -> Parts:
     )
     observed = tuple(dict.fromkeys((*controller.fields, *learner.fields)))
     fields = episode_fields(info, observed, learner.rewards, controller.extra_fields())
-    n_test = min(TEST_BATCH, max(run.test_nepisode, run.final_nepisode, 1))
+    n_test = min(TEST_BATCH, run.test_nepisode or run.final_nepisode or 1)
     train = _make_envs(config, derive_seeds(run.seed, TRAIN_SEEDS, run.batch_size_run), observed)
     test = _make_envs(config, derive_seeds(run.seed, TEST_SEEDS, n_test), observed)
     buffer = ReplayBuffer(fields, run.buffer_size, info.episode_limit + 1, info.n_actions, stream(run.seed, "buffer"))
@@ -183,7 +183,7 @@ def train(config: Config, parts: Parts, logger: Logger, folder: Path) -> Clock:
     if run.evaluate:
         return clock
     next_test, next_log, next_save = clock.env_steps, clock.env_steps, run.save_model_interval
-    with Progress(run.t_max, logger.console_logger) as progress:
+    with Progress(run.t_max, logger.console_logger, start=clock.env_steps) as progress:
         while clock.env_steps < run.t_max:
             if run.test_nepisode and clock.env_steps >= next_test:
                 next_test += run.test_interval
@@ -231,10 +231,12 @@ def _log(logger: Logger, clock: Clock, values: dict[str, float]) -> None:
 
 
 def _save(config: Config, parts: Parts, clock: Clock, folder: Path, with_buffer: bool) -> None:
-    state = parts.state_dict(clock, with_buffer)
-    save_checkpoint(folder / "checkpoints" / str(clock.env_steps), state, _meta(config) | {"env_steps": clock.env_steps})
+    meta = _meta(config) | {"env_steps": clock.env_steps}
+    save_checkpoint(folder / "checkpoints" / str(clock.env_steps), parts.state_dict(clock, with_buffer), meta)
 
 
 def _meta(config: Config) -> dict[str, Any]:
     run = config.run
-    return {"algorithm": run.name, "env": run.env, "env_args": run.env_args, "seed": run.seed} | git_commit(ROOT)
+    return {"algorithm": run.name, "env": run.env, "env_args": redact(run.env_args), "seed": run.seed} | git_commit(
+        ROOT
+    )

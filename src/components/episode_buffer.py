@@ -81,9 +81,7 @@ class EpisodeBatch:
     @classmethod
     def zeros(cls, fields: Mapping[str, FieldSpec], batch_size: int, length: int, n_actions: int) -> EpisodeBatch:
         """A batch of empty episodes on the CPU."""
-        data = {
-            name: torch.zeros((batch_size, length, *spec.shape), dtype=spec.dtype) for name, spec in fields.items()
-        }
+        data = {name: torch.zeros((batch_size, length, *spec.shape), dtype=spec.dtype) for name, spec in fields.items()}
         return cls(data, n_actions)
 
     @property

@@ -83,7 +83,7 @@ class Registry(Mapping[str, Any]):
     def options(self, name: str) -> type[Options]:
         """The options model of an entry."""
         model = self._load(self._entry(name).options, name)
-        return model  # type: ignore[no-any-return]
+        return model
 
     def __contains__(self, name: object) -> bool:
         # Mapping's own would import the part, and a missing name would raise.

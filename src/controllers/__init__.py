@@ -4,4 +4,6 @@ from components.registry import Registry
 
 REGISTRY = Registry("mac")
 REGISTRY.add("basic_mac", "controllers.basic_controller:BasicController", "controllers.basic_controller:BasicOptions")
-REGISTRY.add("lpmarl_mac", "controllers.lpmarl_controller:LpmarlController", "controllers.lpmarl_controller:LpmarlOptions")
+REGISTRY.add(
+    "lpmarl_mac", "controllers.lpmarl_controller:LpmarlController", "controllers.lpmarl_controller:LpmarlOptions"
+)

@@ -41,12 +41,14 @@ class LpmarlOptions(Options):
         "every_k", description="assign every decision_interval steps, when an agent or task died, or once per episode"
     )
     decision_interval: int = Field(10, ge=1, description="steps between assignments with redecide: every_k")
-    score_noise_start: float = Field(0.5, ge=0, description="standard deviation of the noise on the scores, at the start")
-    score_noise_finish: float = Field(0.1, ge=0, description="the same at the end of training (linear)")
+    score_noise_start: float = Field(
+        0.5, ge=0, description="standard deviation of the noise on the scores, at the start"
+    )
+    score_noise_finish: float = Field(0.35, ge=0, description="the same at the end of training (linear)")
     random_assignment: float = Field(0.2, ge=0, le=1, description="share of random feasible assignments in training")
     epsilon_start: float = Field(1.0, ge=0, le=1, description="probability of a uniform low-level action at the start")
     epsilon_finish: float = Field(0.05, ge=0, le=1, description="the same after the decay")
-    epsilon_anneal_time: int = Field(30_000, ge=1, description="environment steps of the linear decay")
+    epsilon_anneal_time: int = Field(15_000, ge=1, description="environment steps of the linear decay")
 
 
 class Observed(NamedTuple):
@@ -171,12 +173,14 @@ class LpmarlController(Controller):
             return policies.greedy(distance, agent_alive, task_alive)
         return policies.lp_distance(distance, capacity, agent_alive, task_alive, solver)
 
+    def score_noise(self, clock: Clock) -> float:
+        """Standard deviation of the exploration noise on the scores."""
+        return linear(self.options.score_noise_start, self.options.score_noise_finish, clock.fraction)
+
     def _explore(self, scores: Array, clock: Clock) -> Array:
         """Noise on the scores: whatever comes out, its assignment is feasible."""
-        options = self.options
-        sigma = linear(options.score_noise_start, options.score_noise_finish, clock.fraction)
-        noisy = scores + sigma * self._rng.standard_normal(scores.shape)
-        replace = self._rng.random(len(scores)) < options.random_assignment
+        noisy = scores + self.score_noise(clock) * self._rng.standard_normal(scores.shape)
+        replace = self._rng.random(len(scores)) < self.options.random_assignment
         return np.where(replace[:, None, None], self._rng.random(scores.shape), noisy)
 
     def _due(self, seen: Observed, t: int, where: slice | Array) -> Array:
@@ -207,7 +211,7 @@ def task_structure(info: EnvInfo) -> TaskInfo:
         UserError: there is none.
     """
     if info.tasks is None:
-        raise UserError("mac = 'lpmarl_mac' needs an environment with tasks; this one has none: use constrained_navigation")
+        raise UserError("mac = 'lpmarl_mac' needs an environment with tasks, such as constrained_navigation")
     return info.tasks
 
 

@@ -41,6 +41,9 @@ class ConstrainedNavigationOptions(Options):
     reach_reward: Literal["step", "delta", "first"] = Field(
         "step", description="per step inside a landmark; on entering, minus on leaving; or once per episode"
     )
+    capacities: list[int] | None = Field(
+        None, description="agents that each landmark needs, summing to n_agents; null: drawn anew in every episode"
+    )
 
     @model_validator(mode="after")
     def _each_landmark_needs_an_agent(self) -> ConstrainedNavigationOptions:
@@ -50,6 +53,23 @@ class ConstrainedNavigationOptions(Options):
                 f"every landmark needs at least one agent: use n_landmarks <= {self.n_agents}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _capacities_fit(self) -> ConstrainedNavigationOptions:
+        if self.capacities is None:
+            return self
+        given, n, m, total = self.capacities, self.n_agents, self.n_landmarks, sum(self.capacities)
+        if len(given) != m:
+            fault = f"has {len(given)} entries, but env_args.n_landmarks = {m}: give {m} capacities"
+        elif min(given) < 1:
+            fault = "has an entry below 1, but every landmark needs at least one agent: use entries >= 1"
+        elif total < n:
+            fault = f"sums to {total} and cannot hold the {n} agents: they must sum to env_args.n_agents = {n}"
+        elif total > n:
+            fault = f"sums to {total}, more than the {n} agents can fill: they must sum to env_args.n_agents = {n}"
+        else:
+            return self
+        raise ValueError(f"env_args.capacities = {given} {fault}")
 
 
 class NavigationOptions(ConstrainedNavigationOptions):
@@ -92,6 +112,7 @@ class Navigation(VectorEnv):
         self._seeds = list(seeds)
         self._rngs = [np.random.Generator(np.random.PCG64(seed)) for seed in seeds]
         self._plain = isinstance(options, NavigationOptions)
+        self._draws_capacities = not self._plain and options.capacities is None
         shared = 0 if self._plain else m
         self.info = EnvInfo(
             n_agents=n,
@@ -106,6 +127,8 @@ class Navigation(VectorEnv):
         self.velocity = np.zeros((b, n, 2))
         self.landmark = np.zeros((b, m, 2))
         self.capacity = np.ones((b, m), dtype=np.int64)
+        if options.capacities is not None:
+            self.capacity[:] = options.capacities
         self._at_landmark = np.full((b, n), -1, dtype=np.int64)
         self._visited = np.zeros((b, n, m), dtype=np.bool_)
         self._clock = np.zeros((b, 2), dtype=np.int64)
@@ -176,7 +199,7 @@ class Navigation(VectorEnv):
         self.position[:] = 2.0 * self._draws[:, : 2 * n].reshape(-1, n, 2) - 1.0
         spread = self._draws[:, 2 * n : 2 * (n + m)].reshape(-1, m, 2)
         self.landmark[:] = LANDMARK_RANGE * (2.0 * spread - 1.0)
-        if not self._plain:
+        if self._draws_capacities:
             self.capacity[:] = compositions(self._draws[:, 2 * (n + m) :], n, m)
         self.velocity[:] = 0.0
         self._at_landmark[:] = -1

@@ -49,8 +49,8 @@ def _move(
         for i in range(n):
             shift[i, 0], shift[i, 1] = velocity[b, i, 0] * DT, velocity[b, i, 1] * DT
             action = actions[b, i]
-            push_x = PUSH * DT * ((action == 2) - (action == 1))
-            push_y = PUSH * DT * ((action == 4) - (action == 3))
+            push_x = PUSH * DT * (int(action == 2) - int(action == 1))
+            push_y = PUSH * DT * (int(action == 4) - int(action == 3))
             velocity[b, i, 0] = velocity[b, i, 0] * (1.0 - DAMPING) + push_x
             velocity[b, i, 1] = velocity[b, i, 1] * (1.0 - DAMPING) + push_y
         for i in range(n):

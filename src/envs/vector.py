@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,7 @@ class SerialEnvs(VectorEnv):
         check_fields(self.info, fields)
         self._fields = tuple(fields)
         self._last: list[dict[str, Array]] = [{} for _ in self._envs]
+        self.observation = {}
 
     @property
     @override
@@ -67,12 +69,16 @@ class SerialEnvs(VectorEnv):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"envs": [env.state_dict() for env in self._envs]}
+        # A MultiAgentEnv cannot be asked for its observation again, so the last one is part of the state.
+        return {"envs": [env.state_dict() for env in self._envs], "last": [dict(last) for last in self._last]}
 
     @override
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for env, saved in zip(self._envs, state["envs"], strict=True):
             env.load_state_dict(saved)
+        self._last = [dict(last) for last in state["last"]]
+        if all(self._last):
+            self._stack()
 
     @override
     def close(self) -> None:
@@ -117,7 +123,12 @@ class WorkerEnvs(VectorEnv):
             theirs.close()
             self._pipes.append(ours)
             self._workers.append(worker)
-        infos: list[EnvInfo] = self._receive()
+        self.observation = {}
+        try:
+            infos: list[EnvInfo] = self._receive()
+        except BaseException:
+            self.close()
+            raise
         self.info = infos[0]
 
     @property
@@ -156,7 +167,7 @@ class WorkerEnvs(VectorEnv):
 
     @override
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._ask("load_state_dict", *((saved,) for saved in state["workers"]))
+        self._join(self._ask("load_state_dict", *((saved,) for saved in state["workers"])))
 
     @override
     def close(self) -> None:
@@ -165,6 +176,7 @@ class WorkerEnvs(VectorEnv):
         for worker in self._workers:
             worker.join(timeout=5)
             worker.kill()
+            worker.join()
 
     def _join(self, parts: list[dict[str, Array]]) -> None:
         self.observation = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -172,7 +184,9 @@ class WorkerEnvs(VectorEnv):
     def _ask(self, what: str, *arguments: tuple[Any, ...]) -> list[Any]:
         given = arguments or ((),) * len(self._pipes)
         for pipe, args in zip(self._pipes, given, strict=True):
-            pipe.send((what, args))
+            # A worker that died is reported by _receive, which knows the exit code.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                pipe.send((what, args))
         return self._receive()
 
     def _receive(self) -> list[Any]:
@@ -196,9 +210,7 @@ def _rows(value: Array | None, result: StepResult, like: Array) -> Array:
     return np.zeros((len(result.reward), *like.shape[1:]), dtype=like.dtype) if value is None else value
 
 
-def _serve(
-    pipe: Connection, make: Callable[[Sequence[int]], VectorEnv], seeds: Sequence[int], path: list[str]
-) -> None:
+def _serve(pipe: Connection, make: Callable[[Sequence[int]], VectorEnv], seeds: Sequence[int], path: list[str]) -> None:
     """Worker loop: answers calls on its share of the environments until the pipe closes."""
     sys.path[:] = path
     try:
@@ -207,7 +219,7 @@ def _serve(
         while True:
             what, args = pipe.recv()
             answer = getattr(envs, what)(*args)
-            if what == "reset":
+            if what in ("reset", "load_state_dict"):
                 answer = envs.observation
             elif what == "step":
                 answer = (envs.observation, answer)
@@ -228,8 +240,6 @@ class _Make:
         return in_process(self.name, self.options, seeds, self.fields)
 
 
-def in_workers(
-    name: str, options: Options, seeds: Sequence[int], fields: Sequence[str], runner: Any
-) -> VectorEnv:
+def in_workers(name: str, options: Options, seeds: Sequence[int], fields: Sequence[str], runner: Any) -> VectorEnv:
     """The registered environment ``name``, once per seed, in ``runner.n_workers`` processes."""
     return WorkerEnvs(_Make(name, options, fields), seeds, runner.n_workers)

@@ -37,28 +37,33 @@ UNAVAILABLE = -1e7
 class LpmarlLearnerOptions(Options):
     """Discounts, targets, exploration bonuses and rhythm of both levels."""
 
-    lr: float = Field(1e-3, gt=0, description="Adam learning rate of the actor, at the start")
+    lr: float = Field(3e-3, gt=0, description="Adam learning rate of the actor, at the start")
     critic_lr: float = Field(3e-3, gt=0, description="Adam learning rate of both critics, at the start")
     lr_final: float = Field(0.1, gt=0, le=1, description="share of each rate that is left at the end (linear decay)")
-    lr_hold: float = Field(0.5, ge=0, lt=1, description="share of the run before lr starts to decay")
+    lr_hold: float = Field(0.25, ge=0, lt=1, description="share of the run before lr starts to decay")
     grad_norm_clip: float = Field(10.0, gt=0, description="gradient norm is cut to this")
     env_steps_per_update: float = Field(128, gt=0, description="environment steps gathered for each update")
     warmup_episodes: int = Field(32, ge=1, description="episodes stored before the first update")
-    target_update_tau: float = Field(0.01, gt=0, le=1, description="share of the new weights in each target update")
+    target_update_tau: float = Field(0.2, gt=0, le=1, description="share of the new weights in each target update")
     w_start: float = Field(0.9, ge=0, le=1, description="weight of the low-level actor loss at the start")
     w_finish: float = Field(0.1, ge=0, le=1, description="the same at the end (linear)")
 
     batch_size_high: int = Field(256, ge=1, description="decisions of one high-level update")
     high_interval: int = Field(2, ge=1, description="low-level updates for each high-level update")
-    gamma_high: float = Field(0.9, ge=0, le=1, description="high-level discount per environment step")
+    gamma_high: float = Field(0.95, ge=0, le=1, description="high-level discount per environment step")
     high_target: Literal["feasible_max", "per_agent_max", "actor"] = Field(
         "feasible_max", description="next value: best feasible assignment, eq. 14 as printed, or the actor's assignment"
     )
     blackbox_lambda: float = Field(20.0, gt=0, description="lambda of the blackbox gradient (Vlastelica et al. 2019)")
-    high_advantage_floor: float = Field(0.05, gt=0, description="least scale that the high-level advantage is divided by")
+    high_advantage_floor: float = Field(
+        0.05, gt=0, description="least scale that the high-level advantage is divided by"
+    )
 
-    batch_size_low: int = Field(256, ge=1, description="states of one low-level update")
+    batch_size_low: int = Field(128, ge=1, description="states of one low-level update")
     gamma_low: float = Field(0.95, ge=0, le=1, description="low-level discount per environment step")
+    low_target: Literal["policy", "double_q", "max"] = Field(
+        "policy", description="next value: expected under the policy, double Q, or eq. 18 as printed (max)"
+    )
     low_reward_scale: float = Field(0.1, gt=0, description="factor on the task rewards")
     normalize_low_advantage: bool = Field(True, description="divide the low-level advantage by its spread")
     low_actor: Literal["projection", "policy_gradient"] = Field(
@@ -66,8 +71,10 @@ class LpmarlLearnerOptions(Options):
     )
     bootstrap_success: bool = Field(True, description="the low level values the future beyond success")
     low_advantage_floor: float = Field(0.01, gt=0, description="least spread that it is divided by")
-    entropy_weight: float = Field(0.1, ge=0, description="weight of the low-level policy's entropy")
-    relabel: float = Field(0.5, ge=0, le=1, description="share of low-level states whose tasks are replaced by random ones")
+    entropy_weight: float = Field(0.2, ge=0, description="weight of the low-level policy's entropy")
+    relabel: float = Field(
+        0.5, ge=0, le=1, description="share of low-level states whose tasks are replaced by random ones"
+    )
 
 
 class LowBatch(NamedTuple):
@@ -160,7 +167,7 @@ class LpmarlLearner(Learner):
             metrics |= more
             # Until a success has been seen the high-level values are noise: they would teach a random assignment.
             if bool((high.ret != 0).any()):
-                high_loss, more = self.high_actor_loss(high, values)
+                high_loss, more = self.high_actor_loss(high, values, clock)
                 loss = w * loss + (1.0 - w) * high_loss
                 metrics |= more
         metrics["actor_grad_norm"] = step(self.optimizers["actor"], loss, clip)
@@ -169,8 +176,8 @@ class LpmarlLearner(Learner):
     def low_critic_loss(self, low: LowBatch) -> tuple[Tensor, Tensor, dict[str, Tensor | float]]:
         """Group TD loss (eqs. 17 and 18), averaged over states and non-empty groups G_j = {i: a_i = j}.
 
-        L = (sum_{i in G_j} Q_i(a_i) - y_j)^2 with y_j = sum_{i in G_j} r_i + gamma (1 - d_j) sum_{i in G_j} Q'_i(a*_i),
-        a* by the online critic among the available actions (double Q). A task that ended (d_j) has no future.
+        L = (sum_{i in G_j} Q_i(a_i) - y_j)^2 with y_j = sum_{i in G_j} r_i + gamma (1 - d_j) sum_{i in G_j} V_i(s').
+        A task that ended (d_j) has no future.
 
         Returns:
             Q [S, N, A] without gradient, the loss, and what to log.
@@ -179,9 +186,7 @@ class LpmarlLearner(Learner):
         values = self.critic.low_values(low.graph, low.assign)
         chosen = values.gather(-1, low.actions.unsqueeze(-1)).squeeze(-1)
         with torch.no_grad():
-            graph = build_graph(*low.after[:4])
-            online = self.critic.low_values(graph, low.assign).masked_fill(low.avail_after == 0, UNAVAILABLE)
-            future = self.target.low_values(graph, low.assign).gather(-1, online.argmax(-1, keepdim=True)).squeeze(-1)
+            future = self._low_state_value(low, build_graph(*low.after[:4]))
             ended = (~low.after.task_alive).float()
             if not self.options.bootstrap_success:
                 ended = torch.maximum(low.terminated, ended)
@@ -193,6 +198,17 @@ class LpmarlLearner(Learner):
         error = (group_sum(chosen, low.assign, low.now.agent_alive, m) - target) * groups
         loss = error.square().sum() / groups.sum().clamp(min=1.0)
         return values.detach(), loss, {"low_critic_loss": loss.detach(), "low_target_mean": target.mean()}
+
+    def _low_state_value(self, low: LowBatch, graph: Graph) -> Tensor:
+        """[S, N] V_i(s') for the same task: the policy's expectation, or the best available action's value."""
+        values = self.target.low_values(graph, low.assign)
+        unavailable = low.avail_after == 0
+        if self.options.low_target == "policy":
+            logits = self.actor.logits(self.controller.in_sight(graph), low.assign)
+            return (logits.masked_fill(unavailable, UNAVAILABLE).softmax(-1) * values).sum(-1)
+        ranking = values if self.options.low_target == "max" else self.critic.low_values(graph, low.assign)
+        best = ranking.masked_fill(unavailable, UNAVAILABLE).argmax(-1, keepdim=True)
+        return values.gather(-1, best).squeeze(-1)
 
     def low_actor_loss(self, low: LowBatch, values: Tensor) -> tuple[Tensor, dict[str, Tensor | float]]:
         """All-action policy gradient (eq. 19 summed over actions) with entropy bonus, mean over living agents.
@@ -232,7 +248,11 @@ class LpmarlLearner(Learner):
             Q [K, N, M] without gradient, the loss, and what to log.
         """
         values = self.critic.high_values(high.graph)
-        target = high.ret + high.discount * self.high_state_value(high.after)
+        target = high.ret.clone()
+        # Nobody decides in a final state, where the tasks need not have places for everybody.
+        goes_on = high.discount > 0
+        future = self.high_state_value(Observed(*(field[goes_on] for field in high.after)))
+        target[goes_on] += high.discount[goes_on] * future
         taken = values.gather(-1, high.assign.unsqueeze(-1)).squeeze(-1)
         total = (taken * high.now.agent_alive).sum(-1)
         loss = (total - target).square().mean()
@@ -245,17 +265,22 @@ class LpmarlLearner(Learner):
         values = self.target.high_values(graph)
         if self.options.high_target == "per_agent_max":
             best = values.masked_fill(~seen.task_alive.unsqueeze(1), -torch.inf).max(-1).values
-            return best.masked_fill(~seen.agent_alive, 0.0).sum(-1)
+            playing = seen.agent_alive & seen.task_alive.any(1, keepdim=True)
+            return best.masked_fill(~playing, 0.0).sum(-1)
         scores = values if self.options.high_target == "feasible_max" else self.actor.scores(graph)
         solution = solve(self._problem(seen, scores), self.controller.options.assignment_solver)
         index = torch.from_numpy(np.maximum(solution.index, 0)).to(self.device)
         taken = values.gather(-1, index.unsqueeze(-1)).squeeze(-1)
         return (taken * torch.from_numpy(solution.index >= 0).to(self.device)).sum(-1)
 
-    def high_actor_loss(self, high: HighBatch, values: Tensor) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def high_actor_loss(
+        self, high: HighBatch, values: Tensor, clock: Clock
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Blackbox gradient of J = sum_ij z_ij Q_ij through the LP (eqs. 12, 15, 16).
 
-        Q enters as a centered, scaled advantage: a constant per agent changes no assignment.
+        Q enters as a centered, scaled advantage: a constant per agent changes no assignment. The LP is solved at
+        the noisy scores that the acting policy uses: without noise the gradient vanishes as soon as the order of
+        the scores is right, their spread shrinks to nothing, and any noise then makes the assignment random.
         """
         scores = self.actor.scores(high.graph)
         edges = (high.now.agent_alive.unsqueeze(2) & high.now.task_alive.unsqueeze(1)).float()
@@ -264,8 +289,10 @@ class LpmarlLearner(Learner):
         spread = (advantage.square().sum() / edges.sum().clamp(min=1.0)).sqrt()
         advantage = advantage / spread.clamp(min=self.options.high_advantage_floor)
         problem = self._problem(high.now, scores)
+        sigma = self.controller.score_noise(clock)
+        noise = torch.from_numpy(sigma * self._rng.standard_normal(scores.shape)).to(scores)
         result = surrogate_loss(
-            scores,
+            scores + noise,
             advantage,
             problem.capacity,
             problem.agent_mask,
@@ -277,7 +304,7 @@ class LpmarlLearner(Learner):
             "high_actor_loss": result.loss.detach(),
             "assignment_changed": result.changed,
             "high_advantage_scale": spread,
-            "score_spread": scores.detach().std(-1).mean(),
+            "score_spread": scores.detach().std(-1, correction=0).mean(),
         }
         return result.loss, metrics
 

@@ -41,7 +41,9 @@ class QLearnerOptions(Options):
     batch_size: int = Field(32, ge=1, description="episodes of one update")
     episodes_per_update: float = Field(8.0, gt=0, description="episodes gathered for each update")
     target_update_interval: int = Field(200, ge=1, description="episodes between target updates")
-    target_update_tau: float = Field(1.0, gt=0, le=1, description="share of the new weights in a target update; 1: copy")
+    target_update_tau: float = Field(
+        1.0, gt=0, le=1, description="share of the new weights in a target update; 1: copy"
+    )
 
 
 class QLearner(Learner):

@@ -73,12 +73,12 @@ def segments(rewards: Tensor, decide: Tensor, lengths: Tensor, gamma: float) -> 
     # Step of the first decision after t, scanning backwards; the episode's length where there is none.
     marks = torch.where(is_decision, steps, lengths.unsqueeze(1))
     after = torch.cat([marks[:, 1:], lengths.unsqueeze(1)], 1).flip(1).cummin(1).values.flip(1)
-    # Discounted reward sums from the start: a segment's return is a difference of two of them.
-    powers = gamma ** steps.to(torch.float64)
-    sums = torch.cumsum(rewards.double() * powers * valid, 1)
+    # Discounting anew from each decision keeps late segments exact: a segment's return is a difference of two sums.
+    since = steps - torch.where(is_decision, steps, 0).cummax(1).values
+    sums = torch.cumsum(rewards.double() * gamma ** since.to(torch.float64) * valid, 1)
     before = torch.cat([torch.zeros_like(sums[:, :1]), sums], 1)
     episode, start = torch.nonzero(is_decision, as_tuple=True)
     end = after[episode, start]
-    ret = (before[episode, end] - before[episode, start]) / powers[start]
+    ret = before[episode, end] - before[episode, start]
     discount = (gamma ** (end - start).to(torch.float64)) * (end < lengths[episode])
     return Segments(episode, start, end, ret.float(), discount.float())

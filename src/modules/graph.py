@@ -5,6 +5,7 @@ Shape legend: S states, N agents, M tasks, H hidden units.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -48,16 +49,23 @@ class Graph(NamedTuple):
         tasks: [S, M, Ft - 2] task features without the position.
         to_tasks: agents to tasks.
         to_agents: agents to other agents.
+        tasks_listen: whether tasks gather messages from agents.
     """
 
     agents: Tensor
     tasks: Tensor
     to_tasks: Pairs
     to_agents: Pairs
+    tasks_listen: bool = True
 
     def within_sight(self, agent_sight: float, task_sight: float) -> Graph:
-        """The observation graph: without the edges longer than an agent sees."""
-        return self._replace(to_tasks=self.to_tasks.within(task_sight), to_agents=self.to_agents.within(agent_sight))
+        """The observation graph: without the edges longer than an agent sees.
+
+        Tasks gather nothing in it: one that two agents see would tell either where the other is, however far apart.
+        """
+        return self._replace(
+            to_tasks=self.to_tasks.within(task_sight), to_agents=self.to_agents.within(agent_sight), tasks_listen=False
+        )
 
 
 def build_graph(agent_feats: Tensor, task_feats: Tensor, agent_alive: Tensor, task_alive: Tensor) -> Graph:
@@ -88,7 +96,7 @@ def distances(here: Tensor, there: Tensor) -> Tensor:
 def mlp(dims: list[int]) -> nn.Sequential:
     """Linear layers of these sizes with LeakyReLU between them."""
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(dims[:-1], dims[1:], strict=True):
+    for inputs, outputs in pairwise(dims):
         layers += [nn.Linear(inputs, outputs), nn.LeakyReLU(LEAKY_SLOPE)]
     return nn.Sequential(*layers[:-1])
 
@@ -116,9 +124,7 @@ class PairLayer(nn.Module):
         from_left = self.left(left) - self.offset(pairs.here)
         from_right = self.right(right) + self.offset(pairs.there)
         entities = from_left.unsqueeze(2) + from_right.unsqueeze(1)
-        return functional.leaky_relu(
-            torch.addcmul(entities, pairs.distance.unsqueeze(-1), self.distance), LEAKY_SLOPE
-        )
+        return functional.leaky_relu(torch.addcmul(entities, pairs.distance.unsqueeze(-1), self.distance), LEAKY_SLOPE)
 
 
 class MessageLayer(nn.Module):
@@ -176,10 +182,11 @@ class GraphEncoder(nn.Module):
         for from_agents, across, update in zip(self.from_agents, self.across, self.update, strict=True):
             near_tasks = across(agents, tasks, graph.to_tasks)
             near_agents = from_agents(agents, agents, graph.to_agents)
-            at_tasks = across(tasks, agents, graph.to_tasks.reversed())
+            silence = torch.zeros_like(tasks)
+            at_tasks = across(tasks, agents, graph.to_tasks.reversed()) if graph.tasks_listen else silence
             agents, tasks = (
                 update(torch.cat([near_tasks, near_agents, agents], -1)),
-                update(torch.cat([at_tasks, torch.zeros_like(tasks), tasks], -1)),
+                update(torch.cat([at_tasks, silence, tasks], -1)),
             )
         return agents, tasks
 
@@ -228,4 +235,3 @@ class OwnTaskHead(nn.Module):
 def take_task(tasks: Tensor, assign: Tensor) -> Tensor:
     """[S, M, F] and [S, N] -> [S, N, F]: the row of each agent's task."""
     return tasks.gather(1, assign.unsqueeze(-1).expand(-1, -1, tasks.shape[-1]))
-

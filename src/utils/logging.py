@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import MutableMapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from components.errors import UserError
 
@@ -20,8 +20,13 @@ COLUMNS = 4
 
 Number = int | float
 
+if TYPE_CHECKING:
+    _Handler = logging.StreamHandler[TextIO]
+else:
+    _Handler = logging.StreamHandler  # Python 3.10 cannot subscript it
 
-class _CurrentStderr(logging.StreamHandler[TextIO]):
+
+class _CurrentStderr(_Handler):
     """Writes to whatever ``sys.stderr`` is at that moment: Sacred replaces it to record the output."""
 
     @property

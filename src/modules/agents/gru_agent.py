@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -36,12 +38,14 @@ class GRUAgent(nn.Module):
         x = torch.relu(self.fc1(inputs))
         h = x.new_zeros((b * n, x.shape[-1])) if hidden is None else hidden.reshape(b * n, -1)
         if t == 1:
-            rnn = self.rnn
-            h = torch.gru_cell(
-                x.reshape(b * n, -1), h, rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0, rnn.bias_hh_l0
-            )
+            h = torch.gru_cell(x.reshape(b * n, -1), h, *self._cell_weights())
             out = h.view(b, 1, n, -1)
         else:
             sequence, last = self.rnn(x.transpose(0, 1).reshape(t, b * n, -1), h.unsqueeze(0))
             out, h = sequence.view(t, b, n, -1).transpose(0, 1), last[0]
         return self.fc2(out), h.view(b, n, -1)
+
+    def _cell_weights(self) -> list[Tensor]:
+        """The GRU's weights in the order that a single cell takes them."""
+        names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+        return [cast(Tensor, getattr(self.rnn, name)) for name in names]

@@ -17,7 +17,9 @@ class LpmarlAgentOptions(Options):
 
     graph_hidden_dim: int = Field(32, ge=1, description="H, units of the graph encoder")
     graph_rounds: int = Field(1, ge=1, le=4, description="rounds of message passing")
-    graph_aggregate: Literal["mean", "sum"] = Field("mean", description="messages of the neighbors are averaged or summed")
+    graph_aggregate: Literal["mean", "sum"] = Field(
+        "mean", description="messages of the neighbors are averaged or summed"
+    )
     head_hidden_dim: int = Field(64, ge=1, description="units of each hidden layer of the cost and policy heads")
     low_encoder: Literal["gnn", "none"] = Field(
         "gnn", description="policy input: observation graph and own task, or own task alone (smaller and faster)"

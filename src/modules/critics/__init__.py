@@ -3,4 +3,6 @@
 from components.registry import Registry
 
 REGISTRY = Registry("critic")
-REGISTRY.add("lpmarl", "modules.critics.lpmarl_critic:LpmarlCritic", "modules.critics.lpmarl_critic:LpmarlCriticOptions")
+REGISTRY.add(
+    "lpmarl", "modules.critics.lpmarl_critic:LpmarlCritic", "modules.critics.lpmarl_critic:LpmarlCriticOptions"
+)

@@ -40,16 +40,12 @@ class QMixer(nn.Module):
         def hypernet(outputs: int) -> nn.Module:
             if hypernet_layers == 1:
                 return nn.Linear(state_dim, outputs)
-            return nn.Sequential(
-                nn.Linear(state_dim, hypernet_embed), nn.ReLU(), nn.Linear(hypernet_embed, outputs)
-            )
+            return nn.Sequential(nn.Linear(state_dim, hypernet_embed), nn.ReLU(), nn.Linear(hypernet_embed, outputs))
 
         self.hyper_w1 = hypernet(n_agents * mixing_embed_dim)
         self.hyper_w2 = hypernet(mixing_embed_dim)
         self.hyper_b1 = nn.Linear(state_dim, mixing_embed_dim)
-        self.value = nn.Sequential(
-            nn.Linear(state_dim, mixing_embed_dim), nn.ReLU(), nn.Linear(mixing_embed_dim, 1)
-        )
+        self.value = nn.Sequential(nn.Linear(state_dim, mixing_embed_dim), nn.ReLU(), nn.Linear(mixing_embed_dim, 1))
 
     def forward(self, values: Tensor, states: Tensor) -> Tensor:
         """[B, T, N] values and [B, T, S] states -> [B, T, 1]."""

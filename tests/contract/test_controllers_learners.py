@@ -1,0 +1,161 @@
+"""What every shipped algorithm must do: train with finite numbers, resume exactly, repeat exactly, read its options."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import torch
+from support.small_runs import EARLY, fingerprint, play, small_parts, start_clock
+
+from components.checkpoint import load_checkpoint, save_checkpoint
+from components.config import PARTS, load_config
+from components.config_layers import CONFIG_ROOT
+from components.errors import UserError
+from components.registry import Options, Registry
+from controllers.base import Clock
+from experiment import Parts
+from runners.episode_runner import Episodes
+
+ALGORITHMS = sorted(path.stem for path in (CONFIG_ROOT / "algs").glob("*.yaml"))
+ENVS = sorted(path.stem for path in (CONFIG_ROOT / "envs").glob("*.yaml"))
+# The environment on which each algorithm is tried; episodes of different lengths, small.
+ENV = "constrained_navigation"
+SHORT = ("env_args.episode_limit=12", "env_args.occupancy_radius=0.8")
+# The shipped agent, and the other network of value-based algorithms.
+VARIANTS: list[tuple[str, tuple[str, ...]]] = [
+    *((name, ()) for name in ALGORITHMS),
+    *((name, ("agent=mlp",)) for name in ALGORITHMS if load_config(name, ENV).run.agent == "gru"),
+]
+
+
+@contextmanager
+def run(algorithm: str, *overrides: str) -> Iterator[Parts]:
+    learner = load_config(algorithm, ENV, overrides).run.learner
+    parts = small_parts(algorithm, ENV, *SHORT, *EARLY.get(str(learner), ()), *overrides)
+    try:
+        yield parts
+    finally:
+        parts.close()
+
+
+def everything(parts: Parts, clock: Clock) -> str:
+    return fingerprint(parts.state_dict(clock, with_buffer=True))
+
+
+def learned(parts: Parts) -> str:
+    return fingerprint({"controller": parts.controller.state_dict(), "learner": parts.learner.state_dict()})
+
+
+@pytest.mark.parametrize(("algorithm", "overrides"), VARIANTS)
+def test_collects_and_updates_with_finite_numbers(algorithm: str, overrides: tuple[str, ...]) -> None:
+    with run(algorithm, *overrides) as parts:
+        _, logged = play(parts, start_clock(), 4)
+        assert parts.learner.updates >= 3
+        found = [metrics for metrics in logged if metrics is not None]
+        assert found
+        assert all(isinstance(v, float) and math.isfinite(v) for metrics in found for v in metrics.values())
+        assert all(torch.isfinite(p).all() for p in parts.controller.parameters())
+
+
+def same_episodes(left: Episodes, right: Episodes) -> bool:
+    return fingerprint(left.batch.data) == fingerprint(right.batch.data)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("test_mode", [True, False])
+def test_a_copy_of_the_controller_acts_the_same_and_is_independent(algorithm: str, test_mode: bool) -> None:
+    with run(algorithm) as parts:
+        clock, _ = play(parts, start_clock(), 1)
+        copy = deepcopy(parts.controller)
+        envs = parts.train.envs.state_dict()
+        original = parts.train.collect(clock, test_mode)
+        parts.train.envs.load_state_dict(envs)
+        parts.train.controller = copy
+        assert same_episodes(original, parts.train.collect(clock, test_mode))
+        with torch.no_grad():
+            next(copy.parameters()).add_(1.0)
+        assert not torch.equal(next(copy.parameters()), next(parts.controller.parameters()))
+
+
+def resumes_exactly(folder: Path, algorithm: str, *overrides: str) -> str:
+    """Saves, goes on, and does so again from the checkpoint; returns the fingerprint of what was learned."""
+    with run(algorithm, *overrides) as parts:
+        clock, _ = play(parts, start_clock(), 3)
+        save_checkpoint(
+            folder / "checkpoint", parts.state_dict(clock, with_buffer=True), {"env_steps": clock.env_steps}
+        )
+        clock, metrics = play(parts, clock, 3)
+        expected, result = everything(parts, clock), learned(parts)
+    # Another seed: nothing may come from the fresh start.
+    with run(algorithm, "seed=77", *overrides) as fresh:
+        restored = fresh.load_state_dict(load_checkpoint(folder / "checkpoint").state, start_clock().t_max)
+        restored, again = play(fresh, restored, 3)
+        assert restored == clock
+        assert again == metrics
+        assert any(m is not None for m in again)
+        assert everything(fresh, restored) == expected
+    return result
+
+
+@pytest.mark.parametrize(("algorithm", "overrides"), VARIANTS)
+def test_a_resumed_run_goes_on_bit_by_bit(algorithm: str, overrides: tuple[str, ...], tmp_path: Path) -> None:
+    resumes_exactly(tmp_path, algorithm, *overrides)
+
+
+def test_worker_processes_resume_bit_by_bit_and_change_no_result(tmp_path: Path) -> None:
+    one_test_env = ("agent=mlp", "test_nepisode=0", "final_nepisode=1")
+    found = resumes_exactly(tmp_path, "vdn", "runner=parallel", *one_test_env)
+    with run("vdn", *one_test_env) as parts:
+        play(parts, start_clock(), 6)
+        assert learned(parts) == found
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_seed_decides_everything(algorithm: str) -> None:
+    found = []
+    for seed in (1, 1, 2):
+        with run(algorithm, f"seed={seed}") as parts:
+            clock = start_clock()
+            while parts.learner.updates < 20:
+                clock, _ = play(parts, clock, 1)
+            found.append(learned(parts))
+    assert found[0] == found[1]
+    assert found[0] != found[2]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("env", ENVS)
+def test_every_shipped_key_is_read_and_described(algorithm: str, env: str) -> None:
+    config = load_config(algorithm, env)
+    assert config.unused == ()
+    assert set(config.descriptions) == set(config.sources)
+    assert [key for key, line in config.descriptions.items() if not line.strip()] == []
+
+
+def test_every_option_of_every_registered_part_is_described() -> None:
+    for path in PARTS.values():
+        module, _, name = path.partition(":")
+        registry: Registry = getattr(__import__(module, fromlist=[name]), name)
+        for entry in registry:
+            model: type[Options] = registry.options(entry)
+            undescribed = [key for key, field in model.model_fields.items() if not field.description]
+            assert undescribed == [], f"{registry.kind} {entry}"
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("env", ENVS)
+def test_every_fitting_pair_of_files_starts(algorithm: str, env: str) -> None:
+    try:
+        parts = small_parts(algorithm, env)
+    except UserError as error:
+        if "needs" not in str(error):
+            raise
+        pytest.skip(str(error))
+    episodes = parts.train.collect(start_clock())
+    parts.close()
+    assert episodes.env_steps == int(episodes.batch.lengths().sum())
