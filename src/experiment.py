@@ -209,11 +209,18 @@ def train(config: Config, parts: Parts, logger: Logger, folder: Path) -> Clock:
 
 
 def _start(config: Config, parts: Parts) -> Clock:
-    """The clock at 0, or the state of the checkpoint that the run starts from."""
+    """The clock at 0, or the state of the checkpoint that the run starts from.
+
+    ``evaluate`` takes the controller alone: its test episodes depend on the seed and the environment given now.
+    """
     run = config.run
     if not run.checkpoint_path:
         return Clock(0, 0, run.t_max)
     checkpoint = load_checkpoint(Path(run.checkpoint_path))
+    if run.evaluate:
+        require_same(checkpoint.meta, _meta(config), ("algorithm", "env"))
+        load_into(parts.controller, checkpoint.state["controller"], "controller")
+        return Clock(**checkpoint.state["clock"], t_max=run.t_max)
     require_same(checkpoint.meta, _meta(config), ("algorithm", "env", "env_args"))
     return parts.load_state_dict(checkpoint.state, run.t_max)
 

@@ -92,6 +92,7 @@ class LpmarlController(Controller):
         self.agent = agent(*network_dims(info)).to(device)
         self._rng = rng
         self._assign = np.zeros((0, info.n_agents), dtype=np.int64)
+        self._noise: Array | None = None
         self._alive = np.zeros((0, 0), dtype=np.bool_)
 
     @override
@@ -109,6 +110,7 @@ class LpmarlController(Controller):
     @override
     def begin_episodes(self, batch_size: int) -> None:
         self._assign = np.zeros((batch_size, self.n_agents), dtype=np.int64)
+        self._noise = None
         self._alive = np.zeros((batch_size, self.n_agents + self.tasks.n_tasks), dtype=np.bool_)
 
     @override
@@ -118,9 +120,10 @@ class LpmarlController(Controller):
         where = numpy_rows(rows)
         due = self._due(seen, t, where)
         if due.any():
-            assign = self._assign[where]
-            assign[due] = self.assign(Observed(*(field[torch.from_numpy(due)] for field in seen)), clock, test_mode)
-            self._assign[where] = assign
+            deciders = np.arange(len(self._assign))[where][due]
+            noise = None if test_mode else self._noise_of(deciders)
+            decided = Observed(*(field[torch.from_numpy(due)] for field in seen))
+            self._assign[deciders] = self.assign(decided, clock, noise)
         assign = self._assign[where]
         tasks = torch.from_numpy(assign).to(self.device)
         logits = self.agent.logits(self.in_sight(build_graph(*seen[:4])), tasks).cpu().numpy()
@@ -137,8 +140,13 @@ class LpmarlController(Controller):
         """The observation graph, which the low level acts on: whatever the assignment, agents act decentrally."""
         return graph.within_sight(self.tasks.agent_sight, self.tasks.task_sight)
 
-    def assign(self, seen: Observed, clock: Clock, test_mode: bool) -> Array:
+    def assign(self, seen: Observed, clock: Clock, noise: Array | None) -> Array:
         """[R, N] the task of each agent; 0 for dead agents.
+
+        Args:
+            seen: the states that need an assignment.
+            clock: drives the size of the noise.
+            noise: [R, 2, N, M] what exploration draws, or ``None`` for none.
 
         Raises:
             UserError: the tasks cannot hold the agents and ``capacity_rule`` is ``error``.
@@ -146,7 +154,7 @@ class LpmarlController(Controller):
         masks = seen.agent_alive.cpu().numpy(), seen.task_alive.cpu().numpy()
         capacity = self.allowed(seen.capacity.cpu().numpy(), *masks)
         try:
-            index = self._index(seen, capacity, *masks, clock, test_mode)
+            index = self._index(seen, capacity, *masks, clock, noise)
         except InfeasibleAssignment as error:
             raise UserError(f"{error} (capacity_rule: relax raises them to the least that holds all agents)") from error
         return np.maximum(index, 0)
@@ -158,13 +166,13 @@ class LpmarlController(Controller):
         return capacity
 
     def _index(
-        self, seen: Observed, capacity: Array, agent_alive: Array, task_alive: Array, clock: Clock, test_mode: bool
+        self, seen: Observed, capacity: Array, agent_alive: Array, task_alive: Array, clock: Clock, noise: Array | None
     ) -> Array:
         solver = self.options.assignment_solver
         if self.options.high_policy == "lp":
             scores = self.agent.scores(build_graph(*seen[:4])).double().cpu().numpy()
-            if not test_mode:
-                scores = self._explore(scores, clock)
+            if noise is not None:
+                scores = self._explore(scores, noise, clock)
             return solve(make_problem(scores, capacity, agent_alive, task_alive), solver).index
         if self.options.high_policy == "random_feasible":
             return policies.random_feasible(self._rng, capacity, agent_alive, task_alive, solver)
@@ -177,11 +185,22 @@ class LpmarlController(Controller):
         """Standard deviation of the exploration noise on the scores."""
         return linear(self.options.score_noise_start, self.options.score_noise_finish, clock.fraction)
 
-    def _explore(self, scores: Array, clock: Clock) -> Array:
-        """Noise on the scores: whatever comes out, its assignment is feasible."""
-        noisy = scores + self.score_noise(clock) * self._rng.standard_normal(scores.shape)
-        replace = self._rng.random(len(scores)) < self.options.random_assignment
-        return np.where(replace[:, None, None], self._rng.random(scores.shape), noisy)
+    def _explore(self, scores: Array, noise: Array, clock: Clock) -> Array:
+        """Noise on the scores, or random scores instead: whatever comes out, its assignment is feasible."""
+        shift, instead = noise[:, 0], noise[:, 1]
+        return np.where(np.isnan(instead), scores + self.score_noise(clock) * shift, instead)
+
+    def _noise_of(self, environments: Array) -> Array:
+        """[R, 2, N, M] the episodes' exploration: standard normal noise, and scores to use instead (or NaN).
+
+        Drawn once per episode: noise that changed at every decision would send agents to and fro.
+        """
+        if self._noise is None:
+            shape = (len(self._assign), self.n_agents, self.tasks.n_tasks)
+            replaced = self._rng.random((shape[0], 1, 1)) < self.options.random_assignment
+            instead = np.where(replaced, self._rng.random(shape), np.nan)
+            self._noise = np.stack([self._rng.standard_normal(shape), instead], 1)
+        return self._noise[environments]
 
     def _due(self, seen: Observed, t: int, where: slice | Array) -> Array:
         """[R] bool: which rows get a new assignment at step t."""
