@@ -29,7 +29,7 @@ from components.config import load_config
 from controllers.base import Clock
 from envs.base import derive_seeds
 from envs.vector import in_process
-from experiment import Parts, build
+from parts import Parts, build
 from utils.run_record import git_commit
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -18,6 +18,7 @@ from components.registry import Options
 from components.schedules import linear
 from controllers.base import Clock, Controller, Decision, Rows, numpy_rows
 from envs.base import EnvInfo
+from modules.agents.base import ValueAgent
 
 
 class BasicOptions(Options):
@@ -47,7 +48,7 @@ class BasicController(Controller):
         self,
         info: EnvInfo,
         options: BasicOptions,
-        agent: Callable[[int, int], nn.Module],
+        agent: Callable[[int, int], ValueAgent],
         rng: np.random.Generator,
         device: torch.device,
     ) -> None:

@@ -23,7 +23,7 @@ from components.schedules import linear
 from controllers.base import Array, Clock, Controller, Decision, Rows, numpy_rows
 from envs.base import EnvInfo, TaskInfo
 from modules.agents.lpmarl_agent import LpmarlAgent
-from modules.assignment import InfeasibleAssignment, make_problem, policies, relax_capacity, solve
+from modules.assignment import SOLVERS, InfeasibleAssignment, make_problem, policies, relax_capacity, solve
 from modules.graph import POSITION_DIM, Graph, build_graph
 
 
@@ -72,7 +72,7 @@ class LpmarlController(Controller):
         device: where the networks run.
 
     Raises:
-        UserError: the environment has no task structure.
+        UserError: the environment has no task structure, or the solver is unknown or lacks its package.
     """
 
     fields = (*Observed._fields, "avail_actions")
@@ -85,6 +85,8 @@ class LpmarlController(Controller):
         rng: np.random.Generator,
         device: torch.device,
     ) -> None:
+        # Looked up here so that an unknown solver or a missing package stops the run before it starts.
+        require_solver(options.assignment_solver)
         self.options = options
         self.device = device
         self.n_agents = info.n_agents
@@ -221,6 +223,14 @@ class LpmarlController(Controller):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         load_rng_state(self._rng, state["rng"])
+
+
+def require_solver(name: str) -> None:
+    """Raises ``UserError`` when the assignment solver is unknown or lacks its package."""
+    try:
+        SOLVERS[name]
+    except UserError as error:
+        raise UserError(f"assignment_solver = {name!r}: {error}") from error
 
 
 def task_structure(info: EnvInfo) -> TaskInfo:

@@ -84,7 +84,7 @@ class Logger:
         self.stats: defaultdict[str, list[tuple[int, Number]]] = defaultdict(list)
         self._info = info
         self._file = None if folder is None else MetricsFile(Path(folder) / "metrics.jsonl", console_logger)
-        self._writer = None if tensorboard is None else _summary_writer(tensorboard)
+        self._writer = None if tensorboard is None else summary_writer_class()(str(tensorboard), flush_secs=10)
 
     def log_stat(self, key: str, value: Any, t: Any, to_sacred: bool = True) -> None:
         """Records one value.
@@ -240,9 +240,14 @@ def _shown(value: Number) -> str:
     return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.3e}"
 
 
-def _summary_writer(folder: Path) -> Any:
+def summary_writer_class() -> Any:
+    """PyTorch's TensorBoard writer.
+
+    Raises:
+        UserError: TensorBoard is not installed.
+    """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UserError("use_tensorboard needs TensorBoard, which is not installed: pip install tensorboard") from error
-    return SummaryWriter(str(folder), flush_secs=10)
+    return SummaryWriter

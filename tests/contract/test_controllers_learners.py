@@ -18,7 +18,7 @@ from components.config_layers import CONFIG_ROOT
 from components.errors import UserError
 from components.registry import Options, Registry
 from controllers.base import Clock
-from experiment import Parts
+from parts import Parts
 from runners.episode_runner import Episodes
 
 ALGORITHMS = sorted(path.stem for path in (CONFIG_ROOT / "algs").glob("*.yaml"))

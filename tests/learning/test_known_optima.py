@@ -15,8 +15,8 @@ from controllers.base import Clock
 from envs.base import FLAT_FIELDS, VectorEnv
 from envs.matrix_games import TWO_STEP, MatrixGameOptions, TwoStepGameOptions
 from envs.vector import in_process
-from experiment import Parts
 from learners.q_learner import QLearner
+from parts import Parts
 from runners.evaluation import evaluate
 
 pytestmark = pytest.mark.learning

@@ -7,7 +7,7 @@ from support.small_runs import play
 
 from components.config import load_config
 from controllers.base import Clock
-from experiment import Parts, build
+from parts import Parts, build
 from runners.evaluation import evaluate
 
 pytestmark = [pytest.mark.learning, pytest.mark.slow]

@@ -11,8 +11,8 @@ import torch
 
 from components.config import load_config
 from controllers.base import Clock
-from experiment import Parts, build
 from learners.base import Metrics
+from parts import Parts, build
 
 SMALL = ("batch_size_run=4", "buffer_size=64", "test_nepisode=4", "final_nepisode=4", "t_max=100000")
 # Makes every shipped algorithm update in its first rounds.

@@ -23,12 +23,12 @@ from torch import Tensor
 from components.episode_buffer import EpisodeBatch
 from controllers.base import Clock
 from controllers.lpmarl_controller import Observed
-from experiment import Parts
 from learners.base import step
 from learners.lpmarl_learner import HighBatch, LowBatch, LpmarlLearner
 from learners.returns import td_lambda_targets
 from modules.assignment import make_problem, solve
 from modules.mixers.vdn import VDNMixer
+from parts import Parts
 
 S, N, M = 6, 3, 3
 GAMMA = 0.95

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from components.registry import Options
+from modules.agents.base import ValueAgent
 
 
 class GRUOptions(Options):
@@ -17,7 +18,7 @@ class GRUOptions(Options):
     rnn_hidden_dim: int = Field(64, ge=1, description="units of the input layer and of the GRU")
 
 
-class GRUAgent(nn.Module):
+class GRUAgent(ValueAgent):
     """Linear-ReLU-GRU-Linear; whole sequences in one GRU call, single steps by its cell on the same weights.
 
     Args:

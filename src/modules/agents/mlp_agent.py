@@ -6,6 +6,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from components.registry import Options
+from modules.agents.base import ValueAgent
 
 
 class MLPOptions(Options):
@@ -14,7 +15,7 @@ class MLPOptions(Options):
     hidden_dim: int = Field(64, ge=1, description="units of each of the two hidden layers")
 
 
-class MLPAgent(nn.Module):
+class MLPAgent(ValueAgent):
     """Linear-ReLU-Linear-ReLU-Linear on each agent and step by itself.
 
     Args:
@@ -33,6 +34,6 @@ class MLPAgent(nn.Module):
             nn.Linear(hidden_dim, n_actions),
         )
 
-    def forward(self, inputs: Tensor, hidden: None) -> tuple[Tensor, None]:
+    def forward(self, inputs: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """[B, T, N, F] -> [B, T, N, A]; there is no hidden state."""
         return self.layers(inputs), None

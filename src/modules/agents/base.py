@@ -1,0 +1,15 @@
+"""What the value-based controllers drive."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+
+class ValueAgent(nn.Module, ABC):
+    """Action values of every agent over a sequence of steps, built with ``(input_dim, n_actions)``."""
+
+    @abstractmethod
+    def forward(self, inputs: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """[B, T, N, F] and hidden state (None: the start) -> [B, T, N, A] and the hidden state after the last step."""

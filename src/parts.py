@@ -1,0 +1,141 @@
+"""Builds everything that a run is made of from the registries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from components.checkpoint import load_into
+from components.config import Config, RunOptions
+from components.episode_buffer import ReplayBuffer, episode_fields
+from components.errors import UserError
+from components.fit import check_arguments, check_fit
+from components.random import stream
+from components.registry import Options
+from controllers import REGISTRY as CONTROLLERS
+from controllers.base import Clock, Controller
+from envs.base import VectorEnv, derive_seeds
+from envs.vector import in_process
+from learners import REGISTRY as LEARNERS
+from learners.base import Learner
+from modules.agents import REGISTRY as AGENTS
+from modules.critics import REGISTRY as CRITICS
+from modules.mixers import REGISTRY as MIXERS
+from runners import REGISTRY as RUNNERS
+from runners.episode_runner import EpisodeRunner
+from utils.logging import get_logger
+
+TRAIN_SEEDS, TEST_SEEDS = 0, 1
+# Test episodes are played at most this many at a time.
+TEST_BATCH = 250
+# Networks that a learner may take, by selector.
+MODULES = {"critic": CRITICS, "mixer": MIXERS}
+
+
+@dataclass
+class Parts:
+    """Everything that a run is made of."""
+
+    controller: Controller
+    learner: Learner
+    buffer: ReplayBuffer
+    train: EpisodeRunner
+    test: EpisodeRunner
+    device: torch.device
+
+    def state_dict(self, clock: Clock, with_buffer: bool) -> dict[str, Any]:
+        """Everything that the rest of the run depends on."""
+        return {
+            "clock": {"env_steps": clock.env_steps, "episodes": clock.episodes},
+            "controller": self.controller.state_dict(),
+            "learner": self.learner.state_dict(),
+            "train_envs": self.train.envs.state_dict(),
+            "test_envs": self.test.envs.state_dict(),
+        } | ({"buffer": self.buffer.state_dict()} if with_buffer else {})
+
+    def load_state_dict(self, state: dict[str, Any], t_max: int) -> Clock:
+        """Restores what ``state_dict`` gave and returns its clock."""
+        load_into(self.controller, state["controller"], "controller")
+        load_into(self.learner, state["learner"], "learner")
+        load_into(self.train.envs, state["train_envs"], "train_envs")
+        load_into(self.test.envs, state["test_envs"], "test_envs")
+        if "buffer" in state:
+            load_into(self.buffer, state["buffer"], "buffer")
+        return Clock(**state["clock"], t_max=t_max)
+
+    def close(self) -> None:
+        """Releases the environments."""
+        self.train.envs.close()
+        self.test.envs.close()
+
+
+def build(config: Config) -> Parts:
+    """Builds the parts that a configuration names."""
+    run, options = config.run, config.parts
+    device = torch.device("cuda" if run.use_cuda and torch.cuda.is_available() else "cpu")
+    if run.use_cuda and device.type == "cpu":
+        get_logger().warning("use_cuda is true but PyTorch sees no CUDA device: the run goes on on the CPU")
+    torch.set_num_threads(run.torch_threads)
+    torch.manual_seed(run.seed)
+    mac, agent, learner_name, modules = _chosen(run)
+    probe = in_process(run.env, options["env"], [0], ())
+    info = probe.info
+    probe.close()
+    controller: Controller = CONTROLLERS[mac](
+        info,
+        options["mac"],
+        agent=_factory(AGENTS[agent], options["agent"]),
+        rng=stream(run.seed, "controller"),
+        device=device,
+    )
+    factories = {key: _factory(MODULES[key][name], options[key]) for key, name in modules.items()}
+    learner: Learner = LEARNERS[learner_name](
+        controller, info, options["learner"], rng=stream(run.seed, "learner"), device=device, **factories
+    )
+    observed = tuple(dict.fromkeys((*controller.fields, *learner.fields)))
+    fields = episode_fields(info, observed, learner.rewards, controller.extra_fields())
+    n_test = min(TEST_BATCH, run.test_nepisode or run.final_nepisode or 1)
+    train = _make_envs(config, derive_seeds(run.seed, TRAIN_SEEDS, run.batch_size_run), observed)
+    test = _make_envs(config, derive_seeds(run.seed, TEST_SEEDS, n_test), observed)
+    buffer = ReplayBuffer(fields, run.buffer_size, info.episode_limit + 1, info.n_actions, stream(run.seed, "buffer"))
+    return Parts(
+        controller,
+        learner,
+        buffer,
+        EpisodeRunner(train, controller, fields),
+        EpisodeRunner(test, controller, fields),
+        device,
+    )
+
+
+def _chosen(run: RunOptions) -> tuple[str, str, str, dict[str, str]]:
+    """Names of controller, agent, learner and the learner's networks, once they are known to fit together.
+
+    Raises:
+        UserError: two of them do not.
+    """
+    if run.mac is None or run.learner is None or run.agent is None:
+        raise UserError("mac, learner and agent must name a part: null is possible only for critic and mixer")
+    modules = {key: name for key, name in (("critic", run.critic), ("mixer", run.mixer)) if name is not None}
+    owner, learner = f"learner = {run.learner!r}", LEARNERS[run.learner]
+    check_fit(f"mac = {run.mac!r}", CONTROLLERS[run.mac], "agent", run.agent, AGENTS)
+    check_fit(owner, learner, "controller", run.mac, CONTROLLERS)
+    check_arguments(owner, learner, modules, MODULES)
+    for key, name in modules.items():
+        check_fit(owner, learner, key, name, MODULES[key])
+    return run.mac, run.agent, run.learner, modules
+
+
+def _factory(module: type[nn.Module], options: Options) -> Callable[..., nn.Module]:
+    """The network with its options given; the caller adds the shapes."""
+    return partial(module, **options.model_dump())
+
+
+def _make_envs(config: Config, seeds: list[int], fields: tuple[str, ...]) -> VectorEnv:
+    make: Callable[..., VectorEnv] = RUNNERS[config.run.runner]
+    return make(config.run.env, config.parts["env"], seeds, fields, config.parts["runner"])
