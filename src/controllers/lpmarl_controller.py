@@ -46,6 +46,9 @@ class LpmarlOptions(Options):
     )
     score_noise_finish: float = Field(0.35, ge=0, description="the same at the end of training (linear)")
     random_assignment: float = Field(0.2, ge=0, le=1, description="share of random feasible assignments in training")
+    exploration_hold: float = Field(
+        0.25, ge=0, le=1, description="share of training episodes whose noise holds; else it is drawn at each decision"
+    )
     epsilon_start: float = Field(1.0, ge=0, le=1, description="probability of a uniform low-level action at the start")
     epsilon_finish: float = Field(0.05, ge=0, le=1, description="the same after the decay")
     epsilon_anneal_time: int = Field(15_000, ge=1, description="environment steps of the linear decay")
@@ -95,6 +98,7 @@ class LpmarlController(Controller):
         self._rng = rng
         self._assign = np.zeros((0, info.n_agents), dtype=np.int64)
         self._noise: Array | None = None
+        self._holds = np.zeros(0, dtype=np.bool_)
         self._alive = np.zeros((0, 0), dtype=np.bool_)
 
     @override
@@ -193,16 +197,24 @@ class LpmarlController(Controller):
         return np.where(np.isnan(instead), scores + self.score_noise(clock) * shift, instead)
 
     def _noise_of(self, environments: Array) -> Array:
-        """[R, 2, N, M] the episodes' exploration: standard normal noise, and scores to use instead (or NaN).
+        """[R, 2, N, M] exploration of the deciding environments: see ``_draw_noise``.
 
-        Drawn once per episode: noise that changed at every decision would send agents to and fro.
+        In a share of the episodes it is drawn once and holds for all decisions, so that the agents arrive; in the
+        others it is drawn at every decision, so that the critic sees many assignments from many states.
         """
         if self._noise is None:
-            shape = (len(self._assign), self.n_agents, self.tasks.n_tasks)
-            replaced = self._rng.random((shape[0], 1, 1)) < self.options.random_assignment
-            instead = np.where(replaced, self._rng.random(shape), np.nan)
-            self._noise = np.stack([self._rng.standard_normal(shape), instead], 1)
+            self._noise = self._draw_noise(len(self._assign))
+            self._holds = self._rng.random(len(self._assign)) < self.options.exploration_hold
+        fresh = environments[~self._holds[environments]]
+        self._noise[fresh] = self._draw_noise(len(fresh))
         return self._noise[environments]
+
+    def _draw_noise(self, count: int) -> Array:
+        """[count, 2, N, M]: standard normal noise on the scores, and scores to use instead (or NaN)."""
+        shape = (count, self.n_agents, self.tasks.n_tasks)
+        replaced = self._rng.random((count, 1, 1)) < self.options.random_assignment
+        instead = np.where(replaced, self._rng.random(shape), np.nan)
+        return np.stack([self._rng.standard_normal(shape), instead], 1)
 
     def _due(self, seen: Observed, t: int, where: slice | Array) -> Array:
         """[R] bool: which rows get a new assignment at step t."""

@@ -38,8 +38,9 @@ class LpmarlLearnerOptions(Options):
     """Discounts, targets, exploration bonuses and rhythm of both levels."""
 
     lr: float = Field(3e-3, gt=0, description="Adam learning rate of the actor, at the start")
-    critic_lr: float = Field(3e-3, gt=0, description="Adam learning rate of both critics, at the start")
-    lr_final: float = Field(0.1, gt=0, le=1, description="share of each rate that is left at the end (linear decay)")
+    low_critic_lr: float = Field(3e-3, gt=0, description="Adam learning rate of the low-level critic, at the start")
+    high_critic_lr: float = Field(1e-3, gt=0, description="Adam learning rate of the high-level critic, at the start")
+    lr_final: float = Field(0.03, gt=0, le=1, description="share of each rate that is left at the end (linear decay)")
     lr_hold: float = Field(0.25, ge=0, lt=1, description="share of the run before lr starts to decay")
     grad_norm_clip: float = Field(10.0, gt=0, description="gradient norm is cut to this")
     env_steps_per_update: float = Field(128, gt=0, description="environment steps gathered for each update")
@@ -134,8 +135,8 @@ class LpmarlLearner(Learner):
         self.learns_high = controller.options.high_policy == "lp"
         self.optimizers = {
             "actor": adam(self.actor.parameters(), options.lr),
-            "low_critic": adam(self.critic.low.parameters(), options.critic_lr),
-            "high_critic": adam(self.critic.high.parameters(), options.critic_lr),
+            "low_critic": adam(self.critic.low.parameters(), options.low_critic_lr),
+            "high_critic": adam(self.critic.high.parameters(), options.high_critic_lr),
         }
         self._rng = rng
         self._rhythm = UpdateSchedule(options.env_steps_per_update)
@@ -372,9 +373,14 @@ class LpmarlLearner(Learner):
     def _decay_lr(self, clock: Clock) -> None:
         hold = self.options.lr_hold
         factor = linear(1.0, self.options.lr_final, (clock.fraction - hold) / (1.0 - hold))
+        rates = {
+            "actor": self.options.lr,
+            "low_critic": self.options.low_critic_lr,
+            "high_critic": self.options.high_critic_lr,
+        }
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
-                group["lr"] = factor * (self.options.lr if name == "actor" else self.options.critic_lr)
+                group["lr"] = factor * rates[name]
 
     @override
     def state_dict(self) -> dict[str, Any]:

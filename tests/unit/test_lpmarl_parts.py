@@ -121,7 +121,7 @@ def with_capacity(s: int, n: int, capacity: list[int]) -> Observed:
 
 
 def test_high_critic_regresses_all_assignments_of_3_agents_to_3_tasks() -> None:
-    learner = table_learner(torch.zeros(3, 3), critic_lr=0.05)
+    learner = table_learner(torch.zeros(3, 3), high_critic_lr=0.05)
     assign = torch.tensor(list(permutations(range(3))))
     ret = (assign == torch.arange(3)).all(1).float()
     seen = with_capacity(6, 3, [1, 1, 1])
