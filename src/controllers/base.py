@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from components.episode_buffer import EpisodeBatch, FieldSpec
+from components.random import load_rng_state, rng_state
 
 Array = NDArray[Any]
 Rows = slice | Tensor
@@ -58,6 +59,8 @@ class Controller(ABC):
 
     # Observed fields that ``act`` or the learner's forward pass read.
     fields: tuple[str, ...]
+    # Draws exploration.
+    _rng: np.random.Generator
 
     @abstractmethod
     def begin_episodes(self, batch_size: int) -> None:
@@ -81,13 +84,15 @@ class Controller(ABC):
             yield from module.parameters()
 
     def state_dict(self) -> dict[str, Any]:
-        """Networks and random streams. Episodes end before a checkpoint, so nothing of an episode is kept."""
-        return {name: module.state_dict() for name, module in self.modules().items()}
+        """Networks and exploration stream. Episodes end before a checkpoint, so nothing of an episode is kept."""
+        networks = {name: module.state_dict() for name, module in self.modules().items()}
+        return networks | {"rng": rng_state(self._rng)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what ``state_dict`` gave."""
         for name, module in self.modules().items():
             module.load_state_dict(state[name])
+        load_rng_state(self._rng, state["rng"])
 
 
 def numpy_rows(rows: Rows) -> slice | NDArray[np.int64]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -13,7 +12,6 @@ from typing_extensions import override
 
 from components.action_selectors import epsilon_greedy
 from components.episode_buffer import EpisodeBatch
-from components.random import load_rng_state, rng_state
 from components.registry import Options
 from components.schedules import linear
 from controllers.base import Clock, Controller, Decision, Rows, numpy_rows
@@ -121,12 +119,3 @@ class BasicController(Controller):
     def _onehot(self, actions: Tensor) -> Tensor:
         shape = (*actions.shape[:-1], self.info.n_actions)
         return torch.zeros(shape, device=actions.device).scatter_(-1, actions, 1.0)
-
-    @override
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"rng": rng_state(self._rng)}
-
-    @override
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        super().load_state_dict(state)
-        load_rng_state(self._rng, state["rng"])

@@ -5,8 +5,8 @@ Shape legend: R rows (environments that still act), N agents, M tasks, A actions
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from typing_extensions import override
 from components.action_selectors import greedy, soft
 from components.episode_buffer import EpisodeBatch, FieldSpec
 from components.errors import UserError
-from components.random import load_rng_state, rng_state
 from components.registry import Options
 from components.schedules import linear
 from controllers.base import Array, Clock, Controller, Decision, Rows, numpy_rows
@@ -226,15 +225,6 @@ class LpmarlController(Controller):
             due |= (alive != self._alive[where]).any(1)
             self._alive[where] = alive
         return due
-
-    @override
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"rng": rng_state(self._rng)}
-
-    @override
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        super().load_state_dict(state)
-        load_rng_state(self._rng, state["rng"])
 
 
 def require_solver(name: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,15 +17,15 @@ from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
 
-from components.episode_buffer import ReplayBuffer, StepIndex
+from components.episode_buffer import ReplayBuffer
 from components.random import load_rng_state, rng_state
 from components.registry import Options
 from components.schedules import UpdateSchedule, linear
 from controllers.base import Clock
-from controllers.lpmarl_controller import LpmarlController, Observed, low_availability, network_dims
+from controllers.lpmarl_controller import LpmarlController, Observed, network_dims
 from envs.base import EnvInfo
 from learners.base import Learner, Metrics, adam, blend_target, read_metrics, step
-from learners.returns import segments
+from learners.lpmarl_batches import HighBatch, LowBatch, sample_high, sample_low
 from modules.assignment import make_problem, solve
 from modules.assignment.layer import surrogate_loss
 from modules.critics.lpmarl_critic import LpmarlCritic
@@ -76,31 +76,6 @@ class LpmarlLearnerOptions(Options):
     relabel: float = Field(
         0.5, ge=0, le=1, description="share of low-level states whose tasks are replaced by random ones"
     )
-
-
-class LowBatch(NamedTuple):
-    """S transitions of the low level, with the tasks that they are learned for."""
-
-    now: Observed
-    after: Observed
-    graph: Graph  # of now
-    assign: Tensor  # [S, N]
-    actions: Tensor  # [S, N]
-    avail: Tensor  # [S, N, A]
-    avail_after: Tensor  # [S, N, A]
-    reward: Tensor  # [S, N] each agent's reward for its task
-    terminated: Tensor  # [S, 1]
-
-
-class HighBatch(NamedTuple):
-    """K segments of the high level."""
-
-    now: Observed
-    after: Observed
-    graph: Graph  # of now
-    assign: Tensor  # [K, N]
-    ret: Tensor  # [K]
-    discount: Tensor  # [K] 0 where the episode ended
 
 
 class LpmarlLearner(Learner):
@@ -161,7 +136,8 @@ class LpmarlLearner(Learner):
         loss, more = self.low_actor_loss(low, values)
         metrics |= more
         if self.learns_high and self.updates % self.options.high_interval == 0:
-            high = self._sample_high(buffer)
+            count, gamma = self.options.batch_size_high, self.options.gamma_high
+            high = sample_high(buffer, count, gamma, self._rng, self.device)
             values, high_loss, more = self.high_critic_loss(high)
             step(self.optimizers["high_critic"], high_loss, clip)
             blend_target(self.target.high, self.critic.high, self.options.target_update_tau)
@@ -314,61 +290,10 @@ class LpmarlLearner(Learner):
         capacity = self.controller.allowed(seen.capacity.cpu().numpy(), *masks)
         return make_problem(scores.detach().double().cpu().numpy(), capacity, *masks)
 
-    def _observed(self, buffer: ReplayBuffer, index: StepIndex, offset: int = 0) -> Observed:
-        return Observed(*(buffer.at(name, index, offset).to(self.device) for name in Observed._fields))
-
     def _sample_low(self, buffer: ReplayBuffer) -> LowBatch:
-        """Uniform transitions; in a share of the states every agent's task is replaced by a random one."""
-        index = buffer.sample_steps(self.options.batch_size_low)
-        first = self.controller.tasks.first_task_action
-
-        def read(name: str, offset: int = 0) -> Tensor:
-            return buffer.at(name, index, offset).to(self.device)
-
-        assign = read("assign").squeeze(-1)
-        # An action "on my task" means another one once the task is replaced.
-        if self.options.relabel and first is None:
-            relabelled = self._rng.random((len(assign), 1)) < self.options.relabel
-            tasks = self._rng.integers(self.controller.tasks.n_tasks, size=assign.shape)
-            assign = torch.where(
-                torch.from_numpy(relabelled).to(self.device), torch.from_numpy(tasks).to(self.device), assign
-            )
-        reward = read("task_reward").gather(-1, assign.unsqueeze(-1)).squeeze(-1)
-        now = self._observed(buffer, index)
-        return LowBatch(
-            now=now,
-            after=self._observed(buffer, index, offset=1),
-            graph=build_graph(*now[:4]),
-            assign=assign,
-            actions=read("low_actions").squeeze(-1),
-            avail=low_availability(read("avail_actions"), assign, first),
-            avail_after=low_availability(read("avail_actions", 1), assign, first),
-            reward=reward * self.options.low_reward_scale,
-            terminated=read("terminated").float(),
-        )
-
-    def _sample_high(self, buffer: ReplayBuffer) -> HighBatch:
-        """Decisions of uniformly drawn episodes."""
-        count = self.options.batch_size_high
-        ids = buffer.sample_ids(min(count, len(buffer)))
-        cut = segments(
-            buffer.episodes("reward_high", ids).squeeze(-1),
-            buffer.episodes("decide", ids).squeeze(-1),
-            buffer.lengths(ids),
-            self.options.gamma_high,
-        )
-        picks = torch.from_numpy(self._rng.permutation(len(cut.start))[:count])
-        start = StepIndex(ids[cut.episode[picks]], cut.start[picks])
-        end = StepIndex(start.episode, cut.end[picks])
-        now = self._observed(buffer, start)
-        return HighBatch(
-            now=now,
-            after=self._observed(buffer, end),
-            graph=build_graph(*now[:4]),
-            assign=buffer.at("assign", start).squeeze(-1).to(self.device),
-            ret=cut.ret[picks].to(self.device),
-            discount=cut.discount[picks].to(self.device),
-        )
+        options, tasks = self.options, self.controller.tasks
+        low = sample_low(buffer, options.batch_size_low, tasks, options.relabel, self._rng, self.device)
+        return low._replace(reward=low.reward * options.low_reward_scale)
 
     def _decay_lr(self, clock: Clock) -> None:
         hold = self.options.lr_hold

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from components.episode_buffer import EpisodeBatch, episode_fields
 from controllers.lpmarl_controller import LpmarlController, LpmarlOptions, Observed
 from envs.base import EnvInfo, TaskInfo
-from learners.lpmarl_learner import HighBatch, LowBatch, LpmarlLearner, LpmarlLearnerOptions
+from learners.lpmarl_batches import HighBatch, LowBatch
+from learners.lpmarl_learner import LpmarlLearner, LpmarlLearnerOptions
 from modules.agents.lpmarl_agent import LpmarlAgent, LpmarlAgentOptions
 from modules.critics.lpmarl_critic import LpmarlCritic, LpmarlCriticOptions
 from modules.graph import Graph, build_graph

@@ -24,7 +24,8 @@ from components.episode_buffer import EpisodeBatch
 from controllers.base import Clock
 from controllers.lpmarl_controller import Observed
 from learners.base import step
-from learners.lpmarl_learner import HighBatch, LowBatch, LpmarlLearner
+from learners.lpmarl_batches import HighBatch, LowBatch
+from learners.lpmarl_learner import LpmarlLearner
 from learners.returns import td_lambda_targets
 from modules.assignment import make_problem, solve
 from modules.mixers.vdn import VDNMixer

@@ -1,0 +1,117 @@
+"""What LPMARL's learner draws from the replay buffer: transitions for the low level, segments for the high level.
+
+Shape legend: S transitions, K decisions, N agents, M tasks, A low-level actions.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from components.episode_buffer import ReplayBuffer, StepIndex
+from controllers.lpmarl_controller import Observed, low_availability
+from envs.base import TaskInfo
+from learners.returns import segments
+from modules.graph import Graph, build_graph
+
+
+class LowBatch(NamedTuple):
+    """S transitions of the low level, with the tasks that they are learned for."""
+
+    now: Observed
+    after: Observed
+    graph: Graph  # of now
+    assign: Tensor  # [S, N]
+    actions: Tensor  # [S, N]
+    avail: Tensor  # [S, N, A]
+    avail_after: Tensor  # [S, N, A]
+    reward: Tensor  # [S, N] each agent's reward for its task
+    terminated: Tensor  # [S, 1]
+
+
+class HighBatch(NamedTuple):
+    """K segments of the high level."""
+
+    now: Observed
+    after: Observed
+    graph: Graph  # of now
+    assign: Tensor  # [K, N]
+    ret: Tensor  # [K]
+    discount: Tensor  # [K] 0 where the episode ended
+
+
+def sample_low(
+    buffer: ReplayBuffer, count: int, tasks: TaskInfo, relabel: float, rng: np.random.Generator, device: torch.device
+) -> LowBatch:
+    """Uniform transitions; in a share of the states every agent's task is replaced by a random one.
+
+    Args:
+        buffer: holds LPMARL's episodes.
+        count: S.
+        tasks: the environment's task structure.
+        relabel: the share; ignored where actions name tasks, since they would mean others.
+        rng: draws the replaced tasks.
+        device: where the batch is wanted.
+    """
+    index = buffer.sample_steps(count)
+
+    def read(name: str, offset: int = 0) -> Tensor:
+        return buffer.at(name, index, offset).to(device)
+
+    assign = read("assign").squeeze(-1)
+    if relabel and tasks.first_task_action is None:
+        replaced = rng.random((len(assign), 1)) < relabel
+        random_tasks = rng.integers(tasks.n_tasks, size=assign.shape)
+        assign = torch.where(torch.from_numpy(replaced).to(device), torch.from_numpy(random_tasks).to(device), assign)
+    now = _observed(buffer, index, device)
+    return LowBatch(
+        now=now,
+        after=_observed(buffer, index, device, offset=1),
+        graph=build_graph(*now[:4]),
+        assign=assign,
+        actions=read("low_actions").squeeze(-1),
+        avail=low_availability(read("avail_actions"), assign, tasks.first_task_action),
+        avail_after=low_availability(read("avail_actions", 1), assign, tasks.first_task_action),
+        reward=read("task_reward").gather(-1, assign.unsqueeze(-1)).squeeze(-1),
+        terminated=read("terminated").float(),
+    )
+
+
+def sample_high(
+    buffer: ReplayBuffer, count: int, gamma: float, rng: np.random.Generator, device: torch.device
+) -> HighBatch:
+    """At most ``count`` decisions of uniformly drawn episodes.
+
+    Args:
+        buffer: holds LPMARL's episodes.
+        count: K.
+        gamma: high-level discount per step.
+        rng: picks among the decisions of the drawn episodes.
+        device: where the batch is wanted.
+    """
+    ids = buffer.sample_ids(min(count, len(buffer)))
+    cut = segments(
+        buffer.episodes("reward_high", ids).squeeze(-1),
+        buffer.episodes("decide", ids).squeeze(-1),
+        buffer.lengths(ids),
+        gamma,
+    )
+    picks = torch.from_numpy(rng.permutation(len(cut.start))[:count])
+    start = StepIndex(ids[cut.episode[picks]], cut.start[picks])
+    end = StepIndex(start.episode, cut.end[picks])
+    now = _observed(buffer, start, device)
+    return HighBatch(
+        now=now,
+        after=_observed(buffer, end, device),
+        graph=build_graph(*now[:4]),
+        assign=buffer.at("assign", start).squeeze(-1).to(device),
+        ret=cut.ret[picks].to(device),
+        discount=cut.discount[picks].to(device),
+    )
+
+
+def _observed(buffer: ReplayBuffer, index: StepIndex, device: torch.device, offset: int = 0) -> Observed:
+    return Observed(*(buffer.at(name, index, offset).to(device) for name in Observed._fields))
