@@ -188,9 +188,11 @@ class LpmarlLearner(Learner):
         return values.gather(-1, best).squeeze(-1)
 
     def low_actor_loss(self, low: LowBatch, values: Tensor) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """All-action policy gradient (eq. 19 summed over actions) with entropy bonus, mean over living agents.
+        """Moves pi toward softmax(A / beta), A = Q - sum_b pi(b) Q(b) held fixed; mean over living agents.
 
-        -[sum_a pi(a) A(a) + beta H(pi)] with A = Q - sum_b pi(b) Q(b) held fixed.
+        ``projection``: cross-entropy -sum_a softmax(A / beta)(a) log pi(a).
+        ``policy_gradient``: -[sum_a pi(a) A(a) + beta H(pi)], eq. 19 summed over actions, with the same optimum; its
+        gradient carries a factor pi(a), so a policy that has collapsed onto one action stays there.
         """
         logits = self.actor.logits(self.controller.in_sight(low.graph), low.assign)
         unavailable = low.avail == 0
