@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -37,11 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _execute(argv: Sequence[str]) -> None:
     command = parse(argv)
     if command.action == "help":
-        print(help_text())
+        _show(help_text())
         return
     config = load_config(command.config, command.env_config, command.overrides)
     if command.action == "print_config":
-        print(format_config(config))
+        _show(format_config(config))
         return
     for message in config.unused:
         print(f"note: {message}", file=sys.stderr)
@@ -49,6 +50,14 @@ def _execute(argv: Sequence[str]) -> None:
     from experiment import run_experiment
 
     print(run_experiment(config))
+
+
+def _show(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # The reader (`| head`) has seen enough; nothing may be flushed to it at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":
