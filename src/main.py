@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
-from components.command_line import format_config, help_text, parse
+from components.command_line import format_config, help_text, parse, show
 from components.config import load_config
 from components.errors import UserError
 
@@ -38,11 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _execute(argv: Sequence[str]) -> None:
     command = parse(argv)
     if command.action == "help":
-        _show(help_text())
+        show(help_text())
         return
     config = load_config(command.config, command.env_config, command.overrides)
     if command.action == "print_config":
-        _show(format_config(config))
+        show(format_config(config))
         return
     for message in config.unused:
         print(f"note: {message}", file=sys.stderr)
@@ -50,14 +49,6 @@ def _execute(argv: Sequence[str]) -> None:
     from experiment import run_experiment
 
     print(run_experiment(config))
-
-
-def _show(text: str) -> None:
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        # The reader (`| head`) has seen enough; nothing may be flushed to it at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":
