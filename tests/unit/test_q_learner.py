@@ -184,7 +184,7 @@ def test_the_loss_falls_on_a_frozen_batch(agent: str, mixer: str, optimizer: str
 @pytest.mark.parametrize("layers", [1, 2])
 def test_qmix_is_monotonic_in_every_agent(layers: int) -> None:
     torch.manual_seed(0)
-    mixer = QMixer(4, 6, mixing_embed_dim=8, hypernet_layers=layers, hypernet_embed=16)
+    mixer = QMixer(4, 6, mixing_embed_dim=8, hypernet_layers=layers, hypernet_embed=16, state_clip=1.0)
     values = (10.0 * torch.randn(50, 9, 4)).requires_grad_()
     total = mixer(values, 3.0 * torch.randn(50, 9, 6))
     (gradient,) = torch.autograd.grad(total.sum(), values)
@@ -258,3 +258,12 @@ def test_an_endless_reward_is_worth_one_over_one_minus_gamma_only_if_the_limit_i
     assert endless_value("truncated") == pytest.approx(10.0, rel=0.01)
     # Fixed point of Q = mean over 5 steps of 1 + 0.9 Q, without the future at the last one.
     assert endless_value("terminated") == pytest.approx(1.0 / (1.0 - 0.9 * 4 / 5), rel=0.01)
+
+
+def test_qmix_cuts_large_state_entries() -> None:
+    torch.manual_seed(0)
+    mixer = QMixer(3, 4, mixing_embed_dim=8, hypernet_layers=2, hypernet_embed=16, state_clip=1.0)
+    values, far = torch.randn(2, 5, 3), torch.tensor([9.0, -9.0, 0.5, 1.0]).expand(2, 5, 4)
+    near = torch.tensor([1.0, -1.0, 0.5, 1.0]).expand(2, 5, 4)
+    assert torch.equal(mixer(values, far), mixer(values, near))
+    assert not torch.equal(mixer(values, near), mixer(values, 0.5 * near))
