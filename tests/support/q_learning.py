@@ -20,7 +20,7 @@ from modules.mixers.vdn import VDNMixer
 INFO = EnvInfo(n_agents=3, n_actions=4, obs_shape=5, state_shape=6, episode_limit=7)
 CPU = torch.device("cpu")
 AGENTS = {"mlp": partial(MLPAgent, hidden_dim=8), "gru": partial(GRUAgent, rnn_hidden_dim=8)}
-QMIX = partial(QMixer, mixing_embed_dim=4, hypernet_layers=2, hypernet_embed=8)
+QMIX = partial(QMixer, mixing_embed_dim=4, hypernet_layers=2, hypernet_embed=8, state_clip=1.0)
 MIXERS: dict[str, Any] = {"iql": None, "vdn": VDNMixer, "qmix": QMIX}
 
 
