@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from compat import install as install_tensorboard_logger
 from components.checkpoint import load_checkpoint, load_into, require_same, save_checkpoint
 from components.config import Config
 from components.files import write_json_atomic
@@ -29,6 +30,7 @@ def run_experiment(config: Config) -> Path:
     run = config.run
     if run.use_tensorboard:
         summary_writer_class()
+        install_tensorboard_logger()
     parts = build(config)
     try:
         clock = _start(config, parts)

@@ -97,6 +97,11 @@ def build(config: Config) -> Parts:
     learner: Learner = LEARNERS[learner_name](
         controller, info, options["learner"], rng=stream(run.seed, "learner"), device=device, **factories
     )
+    if run.buffer_size < learner.needs_episodes:
+        raise UserError(
+            f"buffer_size = {run.buffer_size} never holds the {learner.needs_episodes} episodes that "
+            f"learner = {run.learner!r} waits for: use buffer_size >= {learner.needs_episodes}"
+        )
     observed = tuple(dict.fromkeys((*controller.fields, *learner.fields)))
     fields = episode_fields(info, observed, learner.rewards, controller.extra_fields())
     n_test = min(TEST_BATCH, run.test_nepisode or run.final_nepisode or 1)

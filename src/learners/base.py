@@ -21,6 +21,8 @@ class Learner(ABC):
     # Observed fields and rewards that the learner reads beside the controller's fields.
     fields: tuple[str, ...] = ()
     rewards: tuple[str, ...] = ()
+    # Episodes that must be stored before the first update.
+    needs_episodes: int = 1
     # Gradient updates so far.
     updates: int = 0
 

@@ -115,12 +115,13 @@ class LpmarlLearner(Learner):
         }
         self._rng = rng
         self._rhythm = UpdateSchedule(options.env_steps_per_update)
+        self.needs_episodes = options.warmup_episodes
         self.updates = 0
 
     @override
     def update(self, buffer: ReplayBuffer, clock: Clock) -> Metrics | None:
         metrics: dict[str, Tensor | float] = {}
-        for _ in range(self._rhythm.due(clock.env_steps, ready=len(buffer) >= self.options.warmup_episodes)):
+        for _ in range(self._rhythm.due(clock.env_steps, ready=len(buffer) >= self.needs_episodes)):
             self._decay_lr(clock)
             metrics |= self._update_once(buffer, clock)
             self.updates += 1

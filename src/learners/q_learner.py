@@ -87,12 +87,13 @@ class QLearner(Learner):
         )
         self._rhythm = UpdateSchedule(options.episodes_per_update)
         self._last_target_update = 0
+        self.needs_episodes = options.batch_size
         self.updates = 0
 
     @override
     def update(self, buffer: ReplayBuffer, clock: Clock) -> Metrics | None:
         metrics: dict[str, Tensor] | None = None
-        for _ in range(self._rhythm.due(clock.episodes, ready=len(buffer) >= self.options.batch_size)):
+        for _ in range(self._rhythm.due(clock.episodes, ready=len(buffer) >= self.needs_episodes)):
             batch = buffer.sample(self.options.batch_size).to(self.device)
             loss, metrics = self.loss(batch)
             metrics["grad_norm"] = step(self.optimizer, loss, self.options.grad_norm_clip)

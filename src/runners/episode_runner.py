@@ -94,7 +94,7 @@ class EpisodeRunner:
             batch,
             env_steps=int(lengths.sum()),
             returns=arrays["reward"].sum((1, 2), dtype=np.float64),
-            metrics={"episode_length": lengths.double().numpy(), **envs.episode_metrics()},
+            metrics={"ep_length": lengths.double().numpy(), **envs.episode_metrics()},
         )
 
     def _record_observation(self, arrays: dict[str, NDArray[Any]], t: int, rows: Rows) -> None:
