@@ -76,7 +76,7 @@ def _recorded(config: Config, parts: Parts, clock: Clock, sacred: Any, folder: P
 def train(config: Config, parts: Parts, clock: Clock, logger: Logger, folder: Path) -> Clock:
     """Collect, store, update, and now and then evaluate, log and save; returns the clock at the end."""
     run = config.run
-    next_test, next_log, next_save = clock.env_steps, clock.env_steps, run.save_model_interval
+    next_test, next_log, next_save = clock.env_steps, clock.env_steps, clock.env_steps + run.save_model_interval
     with Progress(run.t_max, logger.console_logger, start=clock.env_steps) as progress:
         while clock.env_steps < run.t_max:
             if run.test_nepisode and clock.env_steps >= next_test:

@@ -63,6 +63,12 @@ def episode_fields(
     return fields | dict(extras)
 
 
+def one_hot(actions: Tensor, n_actions: int) -> Tensor:
+    """[..., 1] action numbers -> [..., A] float32."""
+    shape = (*actions.shape[:-1], n_actions)
+    return torch.zeros(shape, device=actions.device).scatter_(-1, actions, 1.0)
+
+
 class EpisodeBatch:
     """B episodes: ``batch["obs"]`` is [B, T, N, O]; ``batch[:, :-1]`` and ``batch[ids]`` are batches.
 
@@ -109,9 +115,7 @@ class EpisodeBatch:
 
     def actions_onehot(self) -> Tensor:
         """[B, T, N, A] float32."""
-        actions = self.data["actions"]
-        shape = (*actions.shape[:-1], self.n_actions)
-        return torch.zeros(shape, device=actions.device).scatter_(-1, actions, 1.0)
+        return one_hot(self.data["actions"], self.n_actions)
 
     def to(self, device: torch.device | str) -> EpisodeBatch:
         """The same batch on a device; this one if it is there already."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from components.action_selectors import epsilon_greedy
-from components.episode_buffer import EpisodeBatch
+from components.episode_buffer import EpisodeBatch, one_hot
 from components.registry import Options
 from components.schedules import linear
 from controllers.base import Clock, Controller, Decision, Rows, numpy_rows
@@ -74,7 +74,7 @@ class BasicController(Controller):
     def act(self, batch: EpisodeBatch, t: int, rows: Rows, clock: Clock, test_mode: bool) -> Decision:
         obs = batch["obs"][rows, t : t + 1].to(self.device)
         remembers = self.options.obs_last_action and t > 0
-        last = self._onehot(batch["actions"][rows, t - 1 : t].to(self.device)) if remembers else None
+        last = one_hot(batch["actions"][rows, t - 1 : t].to(self.device), self.info.n_actions) if remembers else None
         hidden = None if self._hidden is None else self._hidden[rows]
         values, hidden = self.agent(self._inputs(obs, last), hidden)
         self._keep_hidden(hidden, rows)
@@ -99,7 +99,7 @@ class BasicController(Controller):
             batch: episodes on the network's device.
             agent: the controller's own network, or a target copy of it.
         """
-        actions = self._onehot(batch["actions"][:, :-1]) if self.options.obs_last_action else None
+        actions = one_hot(batch["actions"][:, :-1], self.info.n_actions) if self.options.obs_last_action else None
         if actions is not None:
             actions = torch.cat([torch.zeros_like(actions[:, :1]), actions], 1)
         values: Tensor = agent(self._inputs(batch["obs"], actions), None)[0]
@@ -115,7 +115,3 @@ class BasicController(Controller):
         if self.options.obs_agent_id:
             parts.append(self._ids.expand(*obs.shape[:-1], -1))
         return torch.cat(parts, -1) if len(parts) > 1 else obs
-
-    def _onehot(self, actions: Tensor) -> Tensor:
-        shape = (*actions.shape[:-1], self.info.n_actions)
-        return torch.zeros(shape, device=actions.device).scatter_(-1, actions, 1.0)

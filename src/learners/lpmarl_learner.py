@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from typing_extensions import override
 
@@ -76,6 +76,12 @@ class LpmarlLearnerOptions(Options):
     relabel: float = Field(
         0.5, ge=0, le=1, description="share of low-level states whose tasks are replaced by random ones"
     )
+
+    @model_validator(mode="after")
+    def _projection_needs_a_temperature(self) -> LpmarlLearnerOptions:
+        if self.low_actor == "projection" and self.entropy_weight == 0:
+            raise ValueError("entropy_weight = 0 needs low_actor = 'policy_gradient': the projection divides by it")
+        return self
 
 
 class LpmarlLearner(Learner):

@@ -42,6 +42,7 @@ def fails(capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: str) -
         (["--config=qmix", "with", "critic=lpmarl"], ["critic", "learner = 'q_learner'"]),
         (["with", "critic=null"], ["learner = 'lpmarl_learner'", "critic"]),
         (["with", "agent=mlp"], ["mac = 'lpmarl_mac'", "agent = 'mlp'"]),
+        (["with", "entropy_weight=0"], ["entropy_weight = 0", "policy_gradient"]),
         (["with", "buffer_size=8"], ["buffer_size = 8", "32 episodes"]),
         (["with", "checkpoint_path=nowhere"], ["nowhere", "no such folder"]),
         (["with", "label=../up"], ["label", "letters"]),
