@@ -138,6 +138,5 @@ def _save(config: Config, parts: Parts, clock: Clock, folder: Path, with_buffer:
 
 def _meta(config: Config) -> dict[str, Any]:
     run = config.run
-    return {"algorithm": run.name, "env": run.env, "env_args": redact(run.env_args), "seed": run.seed} | git_commit(
-        ROOT
-    )
+    about = {"algorithm": run.name, "env": run.env, "env_args": redact(run.env_args), "seed": run.seed}
+    return about | git_commit(ROOT) | {"config": redact(config.values)}

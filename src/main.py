@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from commands import COMMANDS, run_command
 from components.command_line import format_config, help_text, parse, show
 from components.config import load_config
 from components.errors import UserError
@@ -35,9 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _execute(argv: Sequence[str]) -> None:
-    command = parse(argv)
+    if argv and argv[0] in COMMANDS:
+        run_command(argv[0], argv[1:])
+        return
+    command = parse(argv, COMMANDS)
     if command.action == "help":
-        show(help_text())
+        show(help_text(COMMANDS))
         return
     config = load_config(command.config, command.env_config, command.overrides)
     if command.action == "print_config":

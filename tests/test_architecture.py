@@ -12,7 +12,10 @@ from components.config import PARTS
 from components.config_layers import CONFIG_ROOT
 
 SRC = Path(__file__).resolve().parents[1] / "src"
-PACKAGES = {"components", "controllers", "learners", "runners", "modules", "envs", "utils", "compat"}
+PACKAGES = {
+    *("components", "controllers", "learners", "runners", "modules", "envs", "utils", "compat"),
+    *("commands", "launchers", "reports"),
+}
 FILES = sorted(SRC.rglob("*.py"))
 # What each package may import of ours. `envs.base` is the environment contract: shapes and abstract classes that
 # import nothing of ours, so every layer may read it, components.episode_buffer among them.
@@ -26,6 +29,9 @@ ALLOWED = {
     "runners": {"runners", "controllers.base", "modules", "components", CONTRACT},
     "utils": {"utils", "components"},
     "compat": PACKAGES,
+    "reports": {"reports", "utils", "components"},
+    "launchers": {"launchers", "reports", "utils", "components"},
+    "commands": PACKAGES | {"experiment", "parts"},
 }
 # Third-party PyMARL files come in through these only.
 COMPAT_USERS = {"components/plugins.py", "experiment.py"}

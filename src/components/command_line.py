@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from components.registry import did_you_mean
 from components.yaml_loader import load_yaml
 
 _DEFAULTS = {"--config": "lpmarl", "--env-config": "constrained_navigation"}
+_NO_COMMANDS: Mapping[str, str] = {}
 _WORDS = ["--config", "--env-config", "--help", "-h", "print_config", "with"]
 
 
@@ -38,8 +39,12 @@ class Command:
     overrides: list[str] = field(default_factory=list)
 
 
-def parse(argv: Sequence[str]) -> Command:
+def parse(argv: Sequence[str], commands: Iterable[str] = ()) -> Command:
     """Reads the arguments after the program's name.
+
+    Args:
+        argv: the arguments of a run, or of one of its relatives ``print_config`` and ``--help``.
+        commands: the other commands, for the hint after a mistyped word.
 
     Raises:
         UserError: unknown or repeated flag, flag without value, ``key=value`` before ``with``.
@@ -58,17 +63,17 @@ def parse(argv: Sequence[str]) -> Command:
         if word == "print_config":
             action = "print_config"
         else:
-            _take_flag(word, remaining, flags)
+            _take_flag(word, remaining, flags, [*_WORDS, *commands])
     chosen = _DEFAULTS | flags
     return Command(action, chosen["--config"], chosen["--env-config"], overrides)
 
 
-def _take_flag(word: str, remaining: Iterable[str], flags: dict[str, str]) -> None:
+def _take_flag(word: str, remaining: Iterable[str], flags: dict[str, str], known: list[str]) -> None:
     flag, equals, value = word.partition("=")
     if flag not in _DEFAULTS:
         if equals and not flag.startswith("-"):
             raise UserError(f"{word!r}: write key=value after the word 'with'")
-        raise UserError(f"unknown argument {word!r}{did_you_mean(flag, _WORDS)}")
+        raise UserError(f"unknown argument {word!r}{did_you_mean(flag, known)}")
     if flag in flags:
         raise UserError(f"{flag} is given twice")
     if not equals:
@@ -78,8 +83,8 @@ def _take_flag(word: str, remaining: Iterable[str], flags: dict[str, str]) -> No
     flags[flag] = value
 
 
-def help_text(root: Path = CONFIG_ROOT) -> str:
-    """Usage, examples, the algorithms and environments found in ``root``, and the framework's options."""
+def help_text(commands: Mapping[str, str] = _NO_COMMANDS, root: Path = CONFIG_ROOT) -> str:
+    """Usage, examples, other commands, algorithms and environments found in ``root``, the framework's options."""
     defaults = _default_values(root)
     rows = [
         (key, json.dumps(defaults[key]) if key in defaults else "", info.description or "", expectation(info))
@@ -99,6 +104,9 @@ examples:
   python src/main.py
   python src/main.py --config={config} --env-config={env_config} with seed=2 t_max=1e6
   python src/main.py --config={config} print_config with env_args.n_agents=5
+
+other commands (python src/main.py COMMAND --help):
+{_aligned(list(commands.items()))}
 
 algorithms (config/algs):
   {_list(algorithm_names(root))}
@@ -138,6 +146,8 @@ def _list(names: list[str]) -> str:
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
+    if not rows:
+        return ""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

@@ -11,7 +11,7 @@ from typing import Any, cast
 from pydantic import Field, field_validator
 
 from components.config_checks import ENV_PREFIX, Owner, chosen_parts, unknown_keys, validate
-from components.config_layers import CONFIG_ROOT, Layer, read_layers
+from components.config_layers import CONFIG_ROOT, Layer, merge, override_layer, read_layers
 from components.errors import UserError
 from components.registry import Options
 
@@ -27,6 +27,8 @@ PARTS: dict[str, str] = {
 }
 
 _LARGEST_SEED = 2**32 - 1
+# Stands in records where a secret was.
+REDACTED = "[redacted]"
 
 
 class RunOptions(Options):
@@ -118,7 +120,40 @@ def load_config(
     Raises:
         UserError: everything that is wrong, one line each, sorted.
     """
-    merged = read_layers(config, env_config, overrides, root)
+    return _validated(read_layers(config, env_config, overrides, root), parts)
+
+
+def recorded_config(
+    values: Mapping[str, Any], source: str, overrides: Sequence[str] = (), parts: Mapping[str, str] = PARTS
+) -> Config:
+    """Validates a configuration that a run recorded (``Config.values``), with overrides.
+
+    Args:
+        values: flat keys, ``env_args`` nested.
+        source: where they were read, for messages.
+        overrides: ``key=value`` texts.
+        parts: selector -> ``"package:REGISTRY"``.
+
+    Raises:
+        UserError: everything that is wrong, one line each, sorted; values that were not recorded because they are
+            secret and are not given anew.
+    """
+    sources = dict.fromkeys([*values, *(ENV_PREFIX + key for key in values.get("env_args", {}))], source)
+    merged = merge([Layer(dict(values), sources), *(override_layer(text) for text in overrides)])
+    hidden = [key for key in merged.sources if REDACTED in str(_value_at(merged.values, key)) and key != "env_args"]
+    if hidden:
+        raise UserError("\n".join(f"{key} was not recorded, it is secret: give it after 'with'" for key in hidden))
+    return _validated(merged, parts)
+
+
+def _value_at(values: Mapping[str, Any], dotted: str) -> Any:
+    found: Any = values
+    for word in dotted.split("."):
+        found = found.get(word) if isinstance(found, Mapping) else None
+    return found
+
+
+def _validated(merged: Layer, parts: Mapping[str, str]) -> Config:
     errors: list[str] = []
     framework = Owner("the framework", RunOptions)
     chosen = chosen_parts(merged, parts, errors)

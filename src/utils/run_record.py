@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from components.config import REDACTED
 from components.errors import UserError
 
-REDACTED = "[redacted]"
 NAME_LENGTH = 100
 
 _SECRET_KEY = re.compile(r"password|token|secret|api_?key", re.IGNORECASE)

@@ -65,7 +65,7 @@ def test_parse_refuses(argv: list[str], message: str) -> None:
 
 
 def test_help_lists_names_and_options(tmp_path: Path) -> None:
-    text = help_text(write_config_folder(tmp_path))
+    text = help_text({"resume": "go on"}, write_config_folder(tmp_path))
     assert "iql, qmix, tuned" in text
     assert "battle, navigation" in text
     for key, field in RunOptions.model_fields.items():
@@ -75,10 +75,10 @@ def test_help_lists_names_and_options(tmp_path: Path) -> None:
 
 
 def test_help_survives_a_broken_config_folder(tmp_path: Path) -> None:
-    assert "usage:" in help_text(tmp_path / "absent")
+    assert "usage:" in help_text(root=tmp_path / "absent")
     root = write_config_folder(tmp_path)
     (root / "default.yaml").write_text("a: [")
-    assert "usage:" in help_text(root)
+    assert "usage:" in help_text(root=root)
 
 
 def _fake_config(folder: Path, *overrides: str) -> Config:

@@ -1,0 +1,59 @@
+"""A trained controller in any setting: the configuration comes with the checkpoint, overrides change it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.checkpoint import load_into, require_same
+from components.checkpoint_folders import load_model
+from components.config import Config, recorded_config
+from components.errors import UserError
+from controllers.base import Clock
+from parts import Parts, build
+from utils.logging import get_logger
+
+
+@dataclass
+class Trained:
+    """A trained controller among freshly built parts; the caller closes ``parts``.
+
+    Attributes:
+        folder: the checkpoint.
+        meta: what its manifest says (algorithm, env, seed, commit, env_steps).
+        config: the recorded configuration with the overrides.
+        parts: with the networks loaded; the test environments start from ``config.run.seed``.
+        clock: when the checkpoint was saved.
+    """
+
+    folder: Path
+    meta: dict[str, Any]
+    config: Config
+    parts: Parts
+    clock: Clock
+
+
+def load_trained(path: Path, overrides: Sequence[str] = ()) -> Trained:
+    """Builds what the checkpoint's run was made of, with overrides, and loads its networks.
+
+    Args:
+        path: a run's folder (its newest checkpoint is taken) or a checkpoint's.
+        overrides: ``key=value`` texts, such as ``seed=7``, ``env_args.n_agents=10`` or ``high_policy=lp_distance``.
+
+    Raises:
+        UserError: no sound checkpoint there, or overrides that it does not fit.
+    """
+    folder, checkpoint = load_model(path, get_logger().warning)
+    if "config" not in checkpoint.meta:
+        raise UserError(f"{folder} does not hold its configuration: it was saved by an early version; train anew")
+    config = recorded_config(checkpoint.meta["config"], f"{folder}", overrides)
+    require_same(checkpoint.meta["config"], config.values, ("mac", "agent"))
+    parts = build(config)
+    try:
+        load_into(parts.controller, checkpoint.state["controller"], "controller")
+    except BaseException:
+        parts.close()
+        raise
+    return Trained(folder, checkpoint.meta, config, parts, Clock(**checkpoint.state["clock"], t_max=config.run.t_max))

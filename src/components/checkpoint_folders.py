@@ -1,0 +1,92 @@
+"""Where a run keeps its checkpoints, and which of them to use.
+
+checkpoints/<steps>/  networks and small state, all kept: for evaluation, replays, new runs
+resume/<steps>/       everything, the replay buffer included; the newest two, so that a damaged one has a fallback
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from components.checkpoint import MANIFEST, Checkpoint, load_checkpoint, verify_checkpoint
+from components.errors import UserError
+
+MODELS, RESUME = "checkpoints", "resume"
+KEPT = 2
+
+T = TypeVar("T")
+
+
+def model_folder(run: Path, env_steps: int) -> Path:
+    """Where the model after so many environment steps is."""
+    return run / MODELS / str(env_steps)
+
+
+def resume_folder(run: Path, env_steps: int) -> Path:
+    """Where the full state after so many environment steps is."""
+    return run / RESUME / str(env_steps)
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The checkpoints of ``checkpoints/`` or ``resume/``, newest (most environment steps) first."""
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.iterdir() if path.name.isdigit() and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name), reverse=True)
+
+
+def drop_older(run: Path) -> None:
+    """Keeps the newest two full states."""
+    for folder in checkpoints_in(run / RESUME)[KEPT:]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def newest(candidates: Sequence[Path], read: Callable[[Path], T], warn: Callable[[str], None]) -> tuple[Path, T] | None:
+    """The first candidate that can be read; tells which were damaged and which is used instead."""
+    damaged = []
+    for folder in candidates:
+        try:
+            found = read(folder)
+        except UserError as error:
+            damaged.append(str(error))
+            continue
+        for message in damaged:
+            warn(f"{message}; using the checkpoint before it, {folder}")
+        return folder, found
+    if damaged:
+        raise UserError("no checkpoint can be used:\n" + "\n".join(f"  {message}" for message in damaged))
+    return None
+
+
+def load_model(path: Path, warn: Callable[[str], None]) -> tuple[Path, Checkpoint]:
+    """The checkpoint at ``path``, or the newest sound one of the run at ``path``.
+
+    Args:
+        path: a checkpoint's folder or a run's folder.
+        warn: is told of damaged checkpoints that were passed over.
+
+    Raises:
+        UserError: there is none, listing what is there.
+    """
+    path = Path(path)
+    if (path / MANIFEST).is_file() or not path.is_dir():
+        return path, load_checkpoint(path)
+    candidates = sorted(
+        [*checkpoints_in(path / MODELS), *checkpoints_in(path / RESUME)],
+        key=lambda found: int(found.name),
+        reverse=True,
+    )
+    found = newest(candidates, load_checkpoint, warn)
+    if found is None:
+        there = ", ".join(sorted(entry.name for entry in path.iterdir())) or "nothing"
+        raise UserError(f"no checkpoint in {path}: give a run's folder or a checkpoint's; there is: {there}")
+    return found
+
+
+def newest_full(run: Path, warn: Callable[[str], None]) -> Path | None:
+    """The newest sound full state of a run, or ``None`` where none was saved."""
+    found = newest(checkpoints_in(run / RESUME), verify_checkpoint, warn)
+    return None if found is None else found[0]

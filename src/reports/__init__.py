@@ -1,0 +1,1 @@
+"""What is made of finished runs: records, statistics, tables, plots and pages."""

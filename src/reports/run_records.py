@@ -1,0 +1,159 @@
+"""Reads a results folder: whatever a run, a killed run or a half-written folder left there."""
+
+from __future__ import annotations
+
+import json
+import math
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from components.errors import UserError
+from utils.run_lock import is_locked, lock_owner
+
+# A run of another host counts as dead when it has not written its record for so long (it does every 10 s).
+SILENT_SECONDS = 120.0
+
+COMPLETED, FAILED, INTERRUPTED, RUNNING = "COMPLETED", "FAILED", "INTERRUPTED", "RUNNING"
+DEAD = "DEAD"  # recorded as RUNNING, but its process is gone
+BROKEN = "BROKEN"  # its records cannot be read
+
+Curve = list[tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run's folder.
+
+    Attributes:
+        folder: ``.../sacred/<env>/<name[_label]>/<id>``.
+        status: COMPLETED, FAILED, INTERRUPTED, RUNNING, DEAD or BROKEN.
+        problem: why it is FAILED or BROKEN, one line; otherwise empty.
+        config: the recorded configuration: flat keys, ``env_args`` nested; empty when BROKEN.
+        run: Sacred's ``run.json``; empty when BROKEN.
+        summary: ``summary.json``, or ``None`` before the final evaluation.
+    """
+
+    folder: Path
+    status: str
+    problem: str
+    config: dict[str, Any]
+    run: dict[str, Any]
+    summary: dict[str, Any] | None
+
+    @property
+    def algorithm(self) -> str:
+        """The configuration's ``name``."""
+        return str(self.config.get("name", self.folder.parent.name))
+
+    @property
+    def label(self) -> str:
+        """The configuration's ``label``."""
+        return str(self.config.get("label", ""))
+
+    @property
+    def env(self) -> str:
+        """The configuration's ``env``."""
+        return str(self.config.get("env", self.folder.parent.parent.name))
+
+    @property
+    def seed(self) -> int | None:
+        """The run's seed."""
+        return self.config.get("seed")
+
+    @property
+    def commit(self) -> dict[str, Any]:
+        """``{"commit", "dirty", "env_commit"}`` as far as they were recorded."""
+        repositories = self.run.get("experiment", {}).get("repositories") or [{}]
+        return dict(repositories[0])
+
+    @property
+    def env_steps(self) -> int:
+        """How far the run is, in environment steps; up to a heartbeat (10 s) old while it goes on."""
+        if self.summary is not None:
+            return int(self.summary.get("env_steps", 0))
+        logged = max((curve[-1][0] for curve in self.metrics.values() if curve), default=0)
+        beat = self.run.get("result")
+        return max(logged, beat) if isinstance(beat, int) else logged
+
+    @cached_property
+    def metrics(self) -> dict[str, Curve]:
+        """Key -> [(environment steps, value)], from ``metrics.jsonl``; NaN where a value was not finite."""
+        curves: dict[str, Curve] = {}
+        for key, t, value in metric_lines(self.folder / "metrics.jsonl"):
+            curves.setdefault(key, []).append((t, value))
+        return curves
+
+
+def metric_lines(path: Path) -> Iterator[tuple[str, int, float]]:
+    """(key, environment steps, value) of each whole line of a ``metrics.jsonl``; nothing where there is no file."""
+    try:
+        text = path.read_bytes()
+    except OSError:
+        return
+    for line in text.splitlines():
+        entry = _metric_line(line)
+        if entry is not None:
+            yield entry
+
+
+def _metric_line(line: bytes) -> tuple[str, int, float] | None:
+    try:
+        entry = json.loads(line)
+        return entry["key"], entry["t"], math.nan if entry["value"] is None else entry["value"]
+    except (ValueError, KeyError, TypeError):  # what a power loss left of the last line
+        return None
+
+
+def find_runs(results: Path) -> list[RunRecord]:
+    """All runs below a folder, oldest first within an experiment; half-written ones are BROKEN.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    results = Path(results)
+    if not results.is_dir():
+        raise UserError(f"no results in {results}: there is no such folder")
+    folders = {path.parent for name in ("run.json", "config.json", "run.lock") for path in results.rglob(name)}
+    return [read_run(folder) for folder in sorted(folders, key=_order)]
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Reads one run's folder; never raises for what is in it."""
+    folder = Path(folder)
+    try:
+        config, run = _json_object(folder / "config.json"), _json_object(folder / "run.json")
+    except (OSError, ValueError) as error:
+        return RunRecord(folder, BROKEN, str(error), {}, {}, None)
+    try:
+        summary = _json_object(folder / "summary.json")
+    except (OSError, ValueError):
+        summary = None
+    trace = run.get("fail_trace") or []
+    problem = str(trace[-1]).strip() if trace else ""
+    return RunRecord(folder, _status(folder, str(run.get("status", BROKEN))), problem, config, run, summary)
+
+
+def _status(folder: Path, recorded: str) -> str:
+    if recorded != RUNNING or is_locked(folder):
+        return recorded
+    # The system has released the lock of a process of this host: no clock is asked.
+    if lock_owner(folder).get("host") == socket.gethostname():
+        return DEAD
+    silent = time.time() - (folder / "run.json").stat().st_mtime
+    return DEAD if silent > SILENT_SECONDS else RUNNING
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_bytes())
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} does not hold a JSON object")
+    return content
+
+
+def _order(folder: Path) -> tuple[str, int, str]:
+    return str(folder.parent), int(folder.name) if folder.name.isdigit() else 0, folder.name

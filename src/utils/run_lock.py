@@ -1,0 +1,77 @@
+"""Who writes a run's folder: a lock that the system releases however the process ends."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from components.errors import UserError
+
+LOCK = "run.lock"
+
+
+class RunLock:
+    """Held while a process writes a run's folder.
+
+    Args:
+        folder: the run's folder, which exists.
+
+    Raises:
+        UserError: another process holds it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        path = Path(folder) / LOCK
+        # Not closed here: the lock lives as long as the open file.
+        self._file = path.open("a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.close()
+            owner = lock_owner(folder)
+            raise UserError(
+                f"{folder} is being written by process {owner.get('pid', '?')} on {owner.get('host', 'another host')}: "
+                "stop that first (kill -TERM saves a checkpoint)"
+            ) from error
+        self._file.truncate(0)
+        self._file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        self._file.flush()
+
+    def release(self) -> None:
+        """Gives the folder free; a second call does nothing."""
+        self._file.close()
+
+    def __enter__(self) -> RunLock:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process of this host (or, where the file system shares locks, of any) writes the folder."""
+    try:
+        with (Path(folder) / LOCK).open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            return False
+    except OSError:  # no lock file, or a file system without locks
+        return False
+
+
+def lock_owner(folder: Path) -> dict[str, Any]:
+    """``{"pid", "host"}`` of the process that wrote the lock last; empty where there is none."""
+    try:
+        owner = json.loads((Path(folder) / LOCK).read_text())
+    except (OSError, ValueError):
+        return {}
+    return owner if isinstance(owner, dict) else {}
