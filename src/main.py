@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after the program's name; those of the process when absent.
 
     Returns:
-        The exit code: 0 done, 2 the user's mistake (told on stderr), 130 interrupted.
+        The exit code: 0 done, 2 the user's mistake (told on stderr), 130 interrupted by Ctrl-C, 143 by SIGTERM.
     """
     try:
         _execute(sys.argv[1:] if argv is None else argv)
@@ -29,9 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return _USER_ERROR
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("interrupted", file=sys.stderr)
-        return _INTERRUPTED
+        # utils.signals.Stopped knows which signal it was.
+        return getattr(interrupt, "exit_code", _INTERRUPTED)
     return 0
 
 

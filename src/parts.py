@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ from components.fit import check_arguments, check_fit
 from components.random import stream
 from components.registry import Options
 from controllers import REGISTRY as CONTROLLERS
-from controllers.base import Clock, Controller
+from controllers.base import Controller
 from envs.base import VectorEnv, derive_seeds
 from envs.vector import in_process
 from learners import REGISTRY as LEARNERS
@@ -48,25 +48,23 @@ class Parts:
     test: EpisodeRunner
     device: torch.device
 
-    def state_dict(self, clock: Clock, with_buffer: bool) -> dict[str, Any]:
-        """Everything that the rest of the run depends on."""
+    def state_dict(self, with_buffer: bool) -> dict[str, Any]:
+        """Everything in the parts that the rest of the run depends on."""
         return {
-            "clock": {"env_steps": clock.env_steps, "episodes": clock.episodes},
             "controller": self.controller.state_dict(),
             "learner": self.learner.state_dict(),
             "train_envs": self.train.envs.state_dict(),
             "test_envs": self.test.envs.state_dict(),
         } | ({"buffer": self.buffer.state_dict()} if with_buffer else {})
 
-    def load_state_dict(self, state: dict[str, Any], t_max: int) -> Clock:
-        """Restores what ``state_dict`` gave and returns its clock."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what ``state_dict`` gave; without a buffer in it, training starts with an empty one."""
         load_into(self.controller, state["controller"], "controller")
         load_into(self.learner, state["learner"], "learner")
         load_into(self.train.envs, state["train_envs"], "train_envs")
         load_into(self.test.envs, state["test_envs"], "test_envs")
         if "buffer" in state:
             load_into(self.buffer, state["buffer"], "buffer")
-        return Clock(**state["clock"], t_max=t_max)
 
     def close(self) -> None:
         """Releases the environments."""

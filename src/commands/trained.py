@@ -10,7 +10,6 @@ from typing import Any
 from components.checkpoint import load_into, require_same
 from components.checkpoint_folders import load_model
 from components.config import Config, recorded_config
-from components.errors import UserError
 from controllers.base import Clock
 from parts import Parts, build
 from utils.logging import get_logger
@@ -46,8 +45,6 @@ def load_trained(path: Path, overrides: Sequence[str] = ()) -> Trained:
         UserError: no sound checkpoint there, or overrides that it does not fit.
     """
     folder, checkpoint = load_model(path, get_logger().warning)
-    if "config" not in checkpoint.meta:
-        raise UserError(f"{folder} does not hold its configuration: it was saved by an early version; train anew")
     config = recorded_config(checkpoint.meta["config"], f"{folder}", overrides)
     require_same(checkpoint.meta["config"], config.values, ("mac", "agent"))
     parts = build(config)
@@ -56,4 +53,6 @@ def load_trained(path: Path, overrides: Sequence[str] = ()) -> Trained:
     except BaseException:
         parts.close()
         raise
-    return Trained(folder, checkpoint.meta, config, parts, Clock(**checkpoint.state["clock"], t_max=config.run.t_max))
+    position = checkpoint.state["position"]
+    clock = Clock(position["env_steps"], position["episodes"], config.run.t_max)
+    return Trained(folder, checkpoint.meta, config, parts, clock)

@@ -32,10 +32,14 @@ from components.files import (
 from components.state_codec import decode_state, encode_state
 
 FORMAT = "lpmarl-checkpoint"
-VERSION = 1
+VERSION = 2
 MANIFEST, TENSORS, STATE = "manifest.json", "tensors.pt", "state.json"
 
 JSON = Any
+
+
+class NewerVersion(UserError):
+    """A checkpoint that this version cannot know how to read."""
 
 
 @dataclass(frozen=True)
@@ -208,10 +212,12 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not the manifest of an lpmarl checkpoint: it has no format {FORMAT!r}")
     version = manifest.get("version")
     if isinstance(version, int) and version > VERSION:
-        raise UserError(
+        raise NewerVersion(
             f"{folder} was written by a newer lpmarl (checkpoint version {version}; this one reads up to {VERSION}): "
             "update lpmarl"
         )
+    if isinstance(version, int) and 0 < version < VERSION:
+        raise UserError(f"{folder} was written by an early lpmarl (checkpoint version {version}): train anew")
     body = {key: value for key, value in manifest.items() if key != "sha256"}
     if version != VERSION or not _is_complete(manifest) or _sealed(body) != manifest:
         raise UserError(f"{path} is damaged: its content does not match its own SHA-256")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from components.checkpoint import MANIFEST, Checkpoint, load_checkpoint, verify_checkpoint
+from components.checkpoint import MANIFEST, Checkpoint, NewerVersion, load_checkpoint
 from components.errors import UserError
 
 MODELS, RESUME = "checkpoints", "resume"
@@ -45,19 +45,25 @@ def drop_older(run: Path) -> None:
 
 
 def newest(candidates: Sequence[Path], read: Callable[[Path], T], warn: Callable[[str], None]) -> tuple[Path, T] | None:
-    """The first candidate that can be read; tells which were damaged and which is used instead."""
+    """The first candidate that can be read; tells which were damaged and what is used instead.
+
+    Raises:
+        NewerVersion: a candidate was written by a newer lpmarl.
+    """
     damaged = []
     for folder in candidates:
         try:
             found = read(folder)
+        except NewerVersion:
+            raise
         except UserError as error:
             damaged.append(str(error))
             continue
         for message in damaged:
-            warn(f"{message}; using the checkpoint before it, {folder}")
+            warn(f"{message}. Using the checkpoint before it: {folder}")
         return folder, found
-    if damaged:
-        raise UserError("no checkpoint can be used:\n" + "\n".join(f"  {message}" for message in damaged))
+    for message in damaged:
+        warn(f"{message}. There is no checkpoint before it")
     return None
 
 
@@ -86,7 +92,7 @@ def load_model(path: Path, warn: Callable[[str], None]) -> tuple[Path, Checkpoin
     return found
 
 
-def newest_full(run: Path, warn: Callable[[str], None]) -> Path | None:
-    """The newest sound full state of a run, or ``None`` where none was saved."""
-    found = newest(checkpoints_in(run / RESUME), verify_checkpoint, warn)
+def newest_full(run: Path, check: Callable[[Path], object], warn: Callable[[str], None]) -> Path | None:
+    """The newest full state of a run that passes ``check``, or ``None``."""
+    found = newest(checkpoints_in(run / RESUME), check, warn)
     return None if found is None else found[0]

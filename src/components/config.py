@@ -51,12 +51,19 @@ class RunOptions(Options):
     test_interval: int = Field(description="environment steps between evaluations", gt=0)
     test_nepisode: int = Field(description="episodes per evaluation during training; 0 = none", ge=0)
     final_nepisode: int = Field(description="greedy episodes of the final evaluation; 0 = none", ge=0)
+    replay_nepisode: int = Field(
+        description="episodes on the replay page at the end of the run; 0 = none", ge=0, le=200
+    )
     log_interval: int = Field(description="environment steps between logged training metrics", gt=0)
     use_tensorboard: bool = Field(description="also write TensorBoard files")
     use_cuda: bool = Field(description="train on the GPU")
     torch_threads: int = Field(description="threads of PyTorch", ge=1)
     save_model: bool = Field(description="save checkpoints")
     save_model_interval: int = Field(description="environment steps between checkpoints; 0 = only at the end", ge=0)
+    save_buffer: bool = Field(description="checkpoints keep the replay buffer too, for runs that start from them")
+    checkpoint_minutes: float = Field(
+        description="minutes between full states for an exact resume; 0 = only when the run is stopped", ge=0
+    )
     checkpoint_path: str = Field(description='checkpoint to start from; "" = none')
     evaluate: bool = Field(description="only evaluate, no training")
     local_results_path: str = Field(description="folder of all runs", min_length=1)
@@ -104,7 +111,7 @@ class Config:
 def load_config(
     config: str,
     env_config: str,
-    overrides: Sequence[str] = (),
+    overrides: Sequence[str | Layer] = (),
     root: Path = CONFIG_ROOT,
     parts: Mapping[str, str] = PARTS,
 ) -> Config:
@@ -113,7 +120,8 @@ def load_config(
     Args:
         config: name of a file in ``config/algs``, without ``.yaml``.
         env_config: name of a file in ``config/envs``.
-        overrides: ``key=value`` texts, ``env_args.key=value`` for the environment.
+        overrides: ``key=value`` texts, ``env_args.key=value`` for the environment; or layers, such as those of an
+            experiment set, whose faults are told with their own file and line.
         root: the configuration folder.
         parts: selector -> ``"package:REGISTRY"``.
 

@@ -42,13 +42,13 @@ def environment_names(root: Path = CONFIG_ROOT) -> list[str]:
     return _names(root / "envs")
 
 
-def read_layers(config: str, env_config: str, overrides: Sequence[str], root: Path) -> Layer:
+def read_layers(config: str, env_config: str, overrides: Sequence[str | Layer], root: Path) -> Layer:
     """Reads and merges all layers; a later one wins, mappings merge key by key.
 
     Args:
         config: name of a file in ``config/algs``.
         env_config: name of a file in ``config/envs``.
-        overrides: ``key=value`` texts; of two for one key the last wins.
+        overrides: ``key=value`` texts, or layers that know where their values stand; of two for one key the last wins.
         root: the configuration folder.
 
     Raises:
@@ -59,7 +59,7 @@ def read_layers(config: str, env_config: str, overrides: Sequence[str], root: Pa
         partial(_file_layer, root / "default.yaml", root),
         partial(_named_layer, "--env-config", "environment", env_config, root / "envs"),
         partial(_named_layer, "--config", "algorithm", config, root / "algs"),
-        *(partial(override_layer, text) for text in overrides),
+        *(partial(_override, given) for given in overrides),
     ]
     layers = [_attempt(read, errors) for read in reads]
     if errors:
@@ -73,6 +73,10 @@ def _attempt(read: Callable[[], Layer], errors: list[str]) -> Layer:
     except UserError as error:
         errors.append(str(error))
         return Layer({}, {})
+
+
+def _override(given: str | Layer) -> Layer:
+    return given if isinstance(given, Layer) else override_layer(given)
 
 
 def override_layer(text: str) -> Layer:

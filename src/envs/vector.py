@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
@@ -213,6 +214,9 @@ def _rows(value: Array | None, result: StepResult, like: Array) -> Array:
 def _serve(pipe: Connection, make: Callable[[Sequence[int]], VectorEnv], seeds: Sequence[int], path: list[str]) -> None:
     """Worker loop: answers calls on its share of the environments until the pipe closes."""
     sys.path[:] = path
+    # A signal to the whole group is the parent's to answer: it saves the state of these environments, then closes.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         envs = make(seeds)
         pipe.send(envs.info)
@@ -224,7 +228,7 @@ def _serve(pipe: Connection, make: Callable[[Sequence[int]], VectorEnv], seeds: 
             elif what == "step":
                 answer = (envs.observation, answer)
             pipe.send(answer)
-    except (EOFError, KeyboardInterrupt):
+    except EOFError:
         return
     except Exception as error:
         pipe.send(error)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 import socket
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from components.errors import UserError
+from utils.logging import metric_lines
 from utils.run_lock import is_locked, lock_owner
 
 # A run of another host counts as dead when it has not written its record for so long (it does every 10 s).
@@ -87,26 +86,6 @@ class RunRecord:
         for key, t, value in metric_lines(self.folder / "metrics.jsonl"):
             curves.setdefault(key, []).append((t, value))
         return curves
-
-
-def metric_lines(path: Path) -> Iterator[tuple[str, int, float]]:
-    """(key, environment steps, value) of each whole line of a ``metrics.jsonl``; nothing where there is no file."""
-    try:
-        text = path.read_bytes()
-    except OSError:
-        return
-    for line in text.splitlines():
-        entry = _metric_line(line)
-        if entry is not None:
-            yield entry
-
-
-def _metric_line(line: bytes) -> tuple[str, int, float] | None:
-    try:
-        entry = json.loads(line)
-        return entry["key"], entry["t"], math.nan if entry["value"] is None else entry["value"]
-    except (ValueError, KeyError, TypeError):  # what a power loss left of the last line
-        return None
 
 
 def find_runs(results: Path) -> list[RunRecord]:

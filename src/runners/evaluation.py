@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,13 +18,16 @@ TEST_KEYS = ("success", "agreement", "distance_ratio", "steps_to_success", "capa
 POSITION = slice(0, 2)
 
 
-def evaluate(runner: EpisodeRunner, clock: Clock, n_episodes: int) -> dict[str, float]:
+def evaluate(
+    runner: EpisodeRunner, clock: Clock, n_episodes: int, check_stop: Callable[[], None] = lambda: None
+) -> dict[str, float]:
     """Plays greedy episodes and averages every metric over those it applies to.
 
     Args:
         runner: over the test environments; every call continues their own seeded sequence of episodes.
         clock: how far training is.
         n_episodes: how many; the runner plays whole rounds, the surplus is not counted.
+        check_stop: called before each round; may raise to end the evaluation.
 
     Returns:
         The metrics of :data:`TEST_KEYS` that apply, those of the environment, and ``return``.
@@ -30,6 +35,7 @@ def evaluate(runner: EpisodeRunner, clock: Clock, n_episodes: int) -> dict[str, 
     rows: dict[str, list[NDArray[np.float64]]] = {}
     played = 0
     while played < n_episodes:
+        check_stop()
         episodes = runner.collect(clock, test_mode=True)
         found = {"return": episodes.returns, **episodes.metrics, **assignment_metrics(episodes.batch)}
         for name, values in found.items():

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import sys
-import threading
 from collections import defaultdict
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from components.errors import UserError
+from components.files import sync_file
 
-FLUSH_SECONDS = 1.0
 COLUMNS = 4
 
 Number = int | float
@@ -64,6 +64,9 @@ class Logger:
         info: the dictionary that Sacred stores as ``info.json`` (``run.info``): gets the lists ``key`` (values)
             and ``key_T`` (environment steps).
         tensorboard: the folder for TensorBoard events, or ``None`` for none.
+        keep: bytes of an earlier ``metrics.jsonl`` that stay, when a run is resumed: they are read into ``stats``
+            and ``info``.
+        start: environment steps of the run so far; TensorBoard hides what an earlier session wrote beyond.
 
     Attributes:
         stats: key -> list of (t, value), as PyMARL's learners and runners read it.
@@ -79,12 +82,20 @@ class Logger:
         folder: Path | None = None,
         info: MutableMapping[str, Any] | None = None,
         tensorboard: Path | None = None,
+        keep: int | None = None,
+        start: int = 0,
     ) -> None:
         self.console_logger = console_logger
         self.stats: defaultdict[str, list[tuple[int, Number]]] = defaultdict(list)
         self._info = info
-        self._file = None if folder is None else MetricsFile(Path(folder) / "metrics.jsonl", console_logger)
-        self._writer = None if tensorboard is None else summary_writer_class()(str(tensorboard), flush_secs=10)
+        self._file = None if folder is None else MetricsFile(Path(folder) / "metrics.jsonl", console_logger, keep)
+        self._writer = None
+        if tensorboard is not None:
+            purge = start + 1 if start else None
+            self._writer = summary_writer_class()(str(tensorboard), flush_secs=10, purge_step=purge)
+        if keep and self._file is not None:
+            for key, step, value in metric_lines(self._file.path):
+                self._remember(key, step, value)
 
     def log_stat(self, key: str, value: Any, t: Any, to_sacred: bool = True) -> None:
         """Records one value.
@@ -99,14 +110,25 @@ class Logger:
             TypeError: ``value`` or ``t`` is not one number.
         """
         number, step = _number(value, key), int(_number(t, key))
-        self.stats[key].append((step, number))
+        self._remember(key, step, number, to_sacred)
         if self._file is not None:
             self._file.append(key, step, number)
+        if self._writer is not None:
+            self._writer.add_scalar(key, number, step)
+
+    def sync(self) -> int:
+        """Forces the metrics to the disk; returns the size of ``metrics.jsonl`` in bytes (0 without a folder).
+
+        Raises:
+            UserError: the disk refused.
+        """
+        return 0 if self._file is None else self._file.sync()
+
+    def _remember(self, key: str, step: int, number: Number, to_sacred: bool = True) -> None:
+        self.stats[key].append((step, number))
         if to_sacred and self._info is not None:
             self._info.setdefault(f"{key}_T", []).append(step)
             self._info.setdefault(key, []).append(number)
-        if self._writer is not None:
-            self._writer.add_scalar(key, number, step)
 
     def print_recent(self) -> None:
         """One console message with the latest value of each key: training first, then ``test_``, aligned."""
@@ -149,31 +171,46 @@ class Logger:
 
 
 class MetricsFile:
-    """Append-only JSON lines ``{"key", "t", "value"}``; on the file system at the latest a second after the call.
+    """Append-only JSON lines ``{"key", "t", "value"}``, handed to the system line by line: a kill loses none.
 
-    Whole lines only: a kill loses at most the last second, never a part of a line. While the disk refuses, lines
-    wait in memory and the run goes on.
+    While the disk refuses, lines wait in memory and the run goes on.
+
+    Args:
+        path: the file; made with its folder when it is not there.
+        console_logger: is told when the disk refuses.
+        keep: bytes at the start that stay, the rest is dropped; ``None`` keeps all whole lines.
     """
 
-    def __init__(self, path: Path, console_logger: logging.Logger) -> None:
+    def __init__(self, path: Path, console_logger: logging.Logger, keep: int | None = None) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        _drop_partial_line(path)
+        if path.exists():
+            _cut(path, keep)
         self._file = path.open("ab", buffering=0)
         self._console = console_logger
-        self._lines: list[str] = []
         self._rest = b""
         self._refused: OSError | None = None
-        self._lock = threading.Lock()
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._flush_regularly, name="metrics", daemon=True)
-        self._thread.start()
 
     def append(self, key: str, t: int, value: Number) -> None:
-        """Queues one line."""
+        """Writes one line."""
         line = _ENCODER.encode({"key": key, "t": t, "value": value if math.isfinite(value) else None})
-        with self._lock:
-            self._lines.append(line)
+        self._rest += line.encode() + b"\n"
+        self._flush()
+
+    def sync(self) -> int:
+        """Forces everything to the disk and returns the file's size in bytes.
+
+        Raises:
+            UserError: the disk refused.
+        """
+        self._flush()
+        try:
+            if self._refused is not None:
+                raise self._refused
+            sync_file(self._file.fileno())
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be written: {error.strerror or error}") from error
+        return os.fstat(self._file.fileno()).st_size
 
     def close(self) -> None:
         """Writes the rest.
@@ -181,22 +218,12 @@ class MetricsFile:
         Raises:
             UserError: the disk refused.
         """
-        self._closing.set()
-        self._thread.join()
         self._flush()
         self._file.close()
         if self._refused is not None:
             raise UserError(f"metrics are missing at the end of {self.path}: {self._refused.strerror}")
 
-    def _flush_regularly(self) -> None:
-        while not self._closing.wait(FLUSH_SECONDS):
-            self._flush()
-
     def _flush(self) -> None:
-        with self._lock:
-            lines, self._lines = self._lines, []
-        if lines:
-            self._rest += ("\n".join(lines) + "\n").encode()
         try:
             while self._rest:
                 self._rest = self._rest[self._file.write(self._rest) :]
@@ -208,16 +235,33 @@ class MetricsFile:
             self._refused = None
 
 
+def metric_lines(path: Path) -> Iterator[tuple[str, int, float]]:
+    """(key, environment steps, value) of each whole line of a ``metrics.jsonl``; nothing where there is no file."""
+    try:
+        text = path.read_bytes()
+    except OSError:
+        return
+    for line in text.splitlines():
+        entry = _metric_line(line)
+        if entry is not None:
+            yield entry
+
+
+def _metric_line(line: bytes) -> tuple[str, int, float] | None:
+    try:
+        entry = json.loads(line)
+        return entry["key"], entry["t"], math.nan if entry["value"] is None else entry["value"]
+    except (ValueError, KeyError, TypeError):  # what a power loss left of the last line
+        return None
+
+
 _ENCODER = json.JSONEncoder(check_circular=False)
 
 
-def _drop_partial_line(path: Path) -> None:
-    """After a power loss the last line may be a part; what follows must not be glued to it."""
-    if not path.exists():
-        return
+def _cut(path: Path, keep: int | None) -> None:
+    """Drops what follows ``keep`` bytes, or the part of a line that a power loss left."""
     with path.open("rb+") as file:
-        data = file.read()
-        file.truncate(data.rfind(b"\n") + 1)
+        file.truncate(file.read().rfind(b"\n") + 1 if keep is None else keep)
 
 
 def _number(value: Any, key: str) -> Number:

@@ -84,11 +84,11 @@ class Progress:
     def _show(self, env_steps: int, shown: dict[str, Shown]) -> None:
         seconds = time.monotonic() - self._began
         rate = (env_steps - self._start) / seconds if seconds > 0 else 0.0
-        left = _duration((self._total - env_steps) / rate) if rate > 0 else "?"
+        left = duration((self._total - env_steps) / rate) if rate > 0 else "?"
         values = [
             f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in shown.items()
         ]
-        done, total, elapsed = f"{env_steps:,}", f"{self._total:,}", _duration(seconds)
+        done, total, elapsed = f"{env_steps:,}", f"{self._total:,}", duration(seconds)
         if self._bar is None:
             facts = [f"{rate:,.0f} steps/s", f"{elapsed} elapsed", f"{left} left", *values]
             share = 100 * env_steps / max(self._total, 1)
@@ -106,7 +106,8 @@ class Progress:
         return True
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds, as in ``"0:12:05"``."""
     whole = max(0, round(seconds))
     hours, minutes = divmod(whole // 60, 60)
     return f"{hours}:{minutes:02}:{whole % 60:02}"

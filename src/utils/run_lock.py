@@ -20,20 +20,21 @@ class RunLock:
 
     Args:
         folder: the run's folder, which exists.
+        name: the lock's file; others than a run's are locked under another name.
 
     Raises:
         UserError: another process holds it.
     """
 
-    def __init__(self, folder: Path) -> None:
-        path = Path(folder) / LOCK
+    def __init__(self, folder: Path, name: str = LOCK) -> None:
+        path = Path(folder) / name
         # Not closed here: the lock lives as long as the open file.
         self._file = path.open("a+")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._file.close()
-            owner = lock_owner(folder)
+            owner = lock_owner(folder, name)
             raise UserError(
                 f"{folder} is being written by process {owner.get('pid', '?')} on {owner.get('host', 'another host')}: "
                 "stop that first (kill -TERM saves a checkpoint)"
@@ -68,10 +69,10 @@ def is_locked(folder: Path) -> bool:
         return False
 
 
-def lock_owner(folder: Path) -> dict[str, Any]:
+def lock_owner(folder: Path, name: str = LOCK) -> dict[str, Any]:
     """``{"pid", "host"}`` of the process that wrote the lock last; empty where there is none."""
     try:
-        owner = json.loads((Path(folder) / LOCK).read_text())
+        owner = json.loads((Path(folder) / name).read_text())
     except (OSError, ValueError):
         return {}
     return owner if isinstance(owner, dict) else {}

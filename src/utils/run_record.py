@@ -13,6 +13,8 @@ from components.config import REDACTED
 from components.errors import UserError
 
 NAME_LENGTH = 100
+UNKNOWN = "unknown"
+_ENVS = "src/envs"
 
 _SECRET_KEY = re.compile(r"password|token|secret|api_?key", re.IGNORECASE)
 _TOKEN_KEY = re.compile(r"token", re.IGNORECASE)
@@ -20,20 +22,25 @@ _URL_USER = re.compile(r"([a-z][a-z0-9+.\-]*://)[^/\s@]+@", re.IGNORECASE)
 
 
 def git_commit(root: Path) -> dict[str, str | bool | None]:
-    """The commit of a checkout.
+    """The commit of a checkout, and of its environments: results compare only where those agree.
 
     Returns:
-        ``{"commit": hex, "dirty": whether tracked files are changed}``, or ``{"commit": "unknown", "dirty": None}``
-        where ``root`` holds no tracked file, there is no commit yet, or git is not installed.
+        ``commit`` (hex) and ``dirty`` (whether tracked files are changed); ``env_commit``, the last commit that
+        touched ``src/envs``, and ``env_dirty``. ``"unknown"`` and ``None`` where ``root`` holds no tracked file,
+        there is no commit yet, or git is not installed.
     """
     # A package installed inside somebody else's checkout is not part of it.
-    if _git(root, "ls-files", "--error-unmatch", ".") is None:
-        return {"commit": "unknown", "dirty": None}
-    commit = _git(root, "rev-parse", "--verify", "HEAD")
+    ours = _git(root, "ls-files", "--error-unmatch", ".") is not None
+    commit = _git(root, "rev-parse", "--verify", "HEAD") if ours else None
     if commit is None:
-        return {"commit": "unknown", "dirty": None}
+        return {"commit": UNKNOWN, "dirty": None, "env_commit": UNKNOWN, "env_dirty": None}
     changes = _git(root, "status", "--porcelain", "--untracked-files=no")
-    return {"commit": commit, "dirty": None if changes is None else changes != ""}
+    return {
+        "commit": commit,
+        "dirty": None if changes is None else changes != "",
+        "env_commit": _git(root, "log", "-1", "--format=%H", "--", _ENVS) or UNKNOWN,
+        "env_dirty": None if changes is None else any(line[3:].startswith(_ENVS) for line in changes.splitlines()),
+    }
 
 
 def redact(value: Any, key: str = "") -> Any:
@@ -90,4 +97,4 @@ def _git(root: Path, *arguments: str) -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return done.stdout.rstrip()

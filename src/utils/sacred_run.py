@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import logging
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
 from components.errors import UserError
-from components.files import write_json_atomic
+from components.files import write_json_atomic, write_text_atomic
+from utils.run_lock import RunLock
 from utils.run_record import git_commit, redact
 
 with warnings.catch_warnings():
@@ -25,6 +27,7 @@ with warnings.catch_warnings():
 
 T = TypeVar("T")
 
+PIECE = 1000  # values of a list that are encoded at a time
 INFO_SHARE = 50  # info.json is rewritten whole: at most one part in so many of the time
 
 
@@ -34,8 +37,9 @@ def start_run(
     main: Callable[[Run, Path], T],
     root: Path,
     beat_seconds: float = 10.0,
+    resume: str | None = None,
 ) -> T:
-    """Runs ``main`` and records it as Sacred does, in ``folder/<1, 2, 3, ...>``.
+    """Runs ``main`` and records it as Sacred does, in ``folder/<1, 2, 3, ...>``, which it locks.
 
     The status in ``run.json`` ends as COMPLETED, FAILED or INTERRUPTED (KeyboardInterrupt and its subclasses).
     Sacred seeds Python's, numpy's and torch's global generators with ``config["seed"]`` before ``main``.
@@ -43,9 +47,11 @@ def start_run(
     Args:
         config: the merged, validated configuration; recorded without its secrets.
         folder: see :func:`utils.run_record.run_folder`.
-        main: gets Sacred's run (``run.info`` becomes ``info.json``) and the run's own folder.
+        main: gets Sacred's run (``run.info`` becomes ``info.json``, ``run.result`` shows in ``run.json`` while it
+            goes on) and the run's own folder.
         root: the project's folder, for the commit.
         beat_seconds: time between two writings of the records.
+        resume: the id of a run in ``folder`` that goes on in its own folder; ``None`` starts a new one.
 
     Returns:
         What ``main`` returned.
@@ -72,6 +78,7 @@ def start_run(
         experiment.add_config(redact(config))
         experiment.main(recorded)
         prepared = experiment._create_run()
+        prepared._id = resume
     except (KeyError, ValueError) as error:
         raise UserError(f"Sacred cannot record this configuration: {error}") from error
     prepared.capture_mode = "sys"  # "fd" can hang
@@ -83,6 +90,8 @@ def start_run(
             prepared._stop_heartbeat_event.set()
         observer.settle(error)
         raise
+    finally:
+        observer.release()
     if observer.lost is not None:
         raise UserError(f"the records in {observer.dir} are incomplete: {observer.lost}") from observer.lost
     return results[0]
@@ -104,14 +113,30 @@ class _RunObserver(FileStorageObserver):
         self.commit = dict(commit)
         self.lost: OSError | None = None
         self._info_due = 0.0
+        self._lock: RunLock | None = None
 
     def save_json(self, obj: Any, filename: str) -> None:
         path = Path(self.dir) / filename
-        indent = None if filename == "info.json" else 2
         try:
-            write_json_atomic(path, obj, indent)
+            write_json_atomic(path, obj)
         except TypeError:
-            write_json_atomic(path, flatten(obj), indent)
+            write_json_atomic(path, flatten(obj))
+
+    def save_info(self) -> None:
+        """Writes ``info.json`` in pieces, so that the training's own log calls need not wait for all of it."""
+        write_text_atomic(Path(self.dir) / "info.json", json_pieces(self.info or {}))
+
+    def release(self) -> None:
+        """Unlocks the run's folder."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def _make_run_dir(self, _id: str | None) -> None:
+        if _id is None:
+            super()._make_run_dir(_id)
+        else:
+            self.dir = str(Path(self.basedir) / _id)
+        self._lock = RunLock(Path(self.dir))
 
     def save_sources(self, ex_info: dict[str, Any]) -> list[Any]:
         ex_info["repositories"] = [self.commit]
@@ -121,11 +146,23 @@ class _RunObserver(FileStorageObserver):
 
     def started_event(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            run_id = super().started_event(*args, **kwargs)
-            self.save_json({}, "info.json")
-            self.save_json({}, "metrics.json")
+            run_id = self._started(*args, **kwargs)
         except OSError as error:
             raise UserError(f"cannot record a run in {self.basedir}: {error.strerror or error}") from error
+        return run_id
+
+    def _started(self, *args: Any, **kwargs: Any) -> Any:
+        """Starts a session of a new or a resumed run; the record keeps the first start and lists all sessions."""
+        run_id = kwargs.get("_id")
+        before = read_record(Path(self.basedir) / run_id / "run.json") if run_id else {}
+        run_id = super().started_event(*args, **kwargs)
+        session = {"start_time": self.run_entry["start_time"], "host": self.run_entry["host"].get("hostname")}
+        self.run_entry["sessions"] = [*before.get("sessions", []), session | self.commit]
+        self.run_entry["start_time"] = before.get("start_time", self.run_entry["start_time"])
+        self.save_json(self.run_entry, "run.json")
+        if not before:
+            self.save_info()
+            self.save_json({}, "metrics.json")
         return run_id
 
     def log_metrics(self, metrics_by_name: dict[str, Any], info: dict[str, Any]) -> None:
@@ -140,7 +177,7 @@ class _RunObserver(FileStorageObserver):
             self.save_json(self.run_entry, "run.json")
             self.save_cout()
             if began >= self._info_due:
-                self.save_json(self.info, "info.json")
+                self.save_info()
                 self._info_due = began + INFO_SHARE * (time.monotonic() - began)
 
     def completed_event(self, stop_time: datetime, result: Any) -> None:
@@ -172,7 +209,7 @@ class _RunObserver(FileStorageObserver):
 
     def _write_records(self) -> None:
         self._attempt(self.save_cout)
-        self._attempt(lambda: self.save_json(self.info, "info.json"))
+        self._attempt(self.save_info)
 
     def _attempt(self, write: Callable[[], Any]) -> None:
         """Writes for the last time: a refusal is remembered and ends the run as failed."""
@@ -180,3 +217,44 @@ class _RunObserver(FileStorageObserver):
             write()
         except OSError as error:
             self.lost = error
+
+
+def json_pieces(info: Mapping[str, Any]) -> Iterator[str]:
+    """``info`` as JSON text, long lists in pieces: encoding one piece keeps other threads waiting about 1 ms.
+
+    The lists ``key`` and ``key_T`` may grow meanwhile; both are cut to the shorter.
+    """
+    lengths = {key: len(value) for key, value in list(info.items()) if isinstance(value, list)}
+    opening = "{"
+    for key, value in list(info.items()):
+        yield f"{opening}{json.dumps(key)}: "
+        opening = ",\n"
+        if key in lengths:
+            partner = key.removesuffix("_T") if key.endswith("_T") else f"{key}_T"
+            yield from _list_pieces(value, min(lengths[key], lengths.get(partner, lengths[key])))
+        else:
+            yield _dumps(value)
+    yield "{}\n" if opening == "{" else "}\n"
+
+
+def _list_pieces(values: list[Any], length: int) -> Iterator[str]:
+    yield "["
+    for start in range(0, length, PIECE):
+        yield (", " if start else "") + _dumps(values[start : min(start + PIECE, length)])[1:-1]
+    yield "]"
+
+
+def _dumps(value: Any) -> str:
+    try:
+        return json.dumps(value)
+    except TypeError:
+        return json.dumps(flatten(value))
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """``run.json`` of an earlier session; empty where it cannot be read."""
+    try:
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}

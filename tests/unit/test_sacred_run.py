@@ -17,6 +17,7 @@ from utils.logging import Logger
 from utils.run_record import REDACTED, git_commit, redact, run_folder, safe_name
 from utils.sacred_run import start_run
 
+UNKNOWN_COMMIT = {"commit": "unknown", "dirty": None, "env_commit": "unknown", "env_dirty": None}
 SOURCE = Path(sacred_run.__file__).parents[1]
 CONFIG = {"seed": 3, "name": "qmix", "env": "navigation", "env_args": {"n_agents": 3}, "lr": 5e-4, "sizes": [1, 2]}
 
@@ -43,7 +44,7 @@ def test_a_run_has_pymarls_files(tmp_path, capsys):
     assert start(folder, main) == 42
     assert capsys.readouterr().out == "product\n"
     path = tmp_path / "sacred" / "navigation" / "qmix" / "1"
-    names = {"config.json", "run.json", "cout.txt", "info.json", "metrics.json", "metrics.jsonl"}
+    names = {"config.json", "run.json", "cout.txt", "info.json", "metrics.json", "metrics.jsonl", "run.lock"}
     assert {entry.name for entry in path.iterdir()} == names
     assert {entry.name for entry in folder.iterdir()} == {"1"}
     assert read(path / "config.json") == CONFIG
@@ -51,7 +52,7 @@ def test_a_run_has_pymarls_files(tmp_path, capsys):
     assert "product" in (path / "cout.txt").read_text()
     record = read(path / "run.json")
     assert record["status"] == "COMPLETED"
-    assert record["experiment"]["repositories"] == [{"commit": "unknown", "dirty": None}]
+    assert record["experiment"]["repositories"] == [UNKNOWN_COMMIT]
     assert any(part.startswith("sacred==") for part in record["experiment"]["dependencies"])
     assert start(folder, lambda run, path: path.name) == "2"
 
@@ -87,15 +88,23 @@ def test_a_second_interrupt_during_shutdown_is_not_left_running(tmp_path, monkey
     assert not runs[0]._heartbeat.is_alive()
 
 
-def test_a_full_disk_at_the_end_is_never_completed(tmp_path, monkeypatch):
-    real = sacred_run.write_json_atomic
+def refuse_info(monkeypatch, times):
+    """The disk refuses ``info.json``, once it holds something, so many times; returns the refusals so far."""
+    real, refusals = sacred_run.write_text_atomic, []
 
-    def refuse(path, value, indent):
-        if path.name == "info.json" and value:
+    def write(path, text):
+        text = "".join(text)
+        if path.name == "info.json" and text != "{}\n" and len(refusals) < times:
+            refusals.append(path)
             raise OSError(28, "No space left on device")
-        real(path, value, indent)
+        real(path, text)
 
-    monkeypatch.setattr(sacred_run, "write_json_atomic", refuse)
+    monkeypatch.setattr(sacred_run, "write_text_atomic", write)
+    return refusals
+
+
+def test_a_full_disk_at_the_end_is_never_completed(tmp_path, monkeypatch):
+    refuse_info(monkeypatch, times=100)
     with pytest.raises(UserError, match=r"incomplete.*No space left"):
         start(tmp_path, lambda run, path: run.info.update(a=[1]))
     record = read(tmp_path / "1" / "run.json")
@@ -104,15 +113,7 @@ def test_a_full_disk_at_the_end_is_never_completed(tmp_path, monkeypatch):
 
 
 def test_info_that_was_refused_once_is_written_later(tmp_path, monkeypatch):
-    real, refusals = sacred_run.write_json_atomic, []
-
-    def refuse_once(path, value, indent):
-        if path.name == "info.json" and value and not refusals:
-            refusals.append(path)
-            raise OSError(28, "No space left on device")
-        real(path, value, indent)
-
-    monkeypatch.setattr(sacred_run, "write_json_atomic", refuse_once)
+    refusals = refuse_info(monkeypatch, times=1)
 
     def main(run, path):
         run.info["a"] = [1]
@@ -121,6 +122,50 @@ def test_info_that_was_refused_once_is_written_later(tmp_path, monkeypatch):
     start(tmp_path, main)
     assert refusals
     assert read(tmp_path / "1" / "info.json") == {"a": [1]}
+
+
+@given(st.dictionaries(st.sampled_from(["a", "b", "loss"]), st.lists(st.floats(allow_nan=False) | st.integers()), min_size=1))
+def test_info_in_pieces_is_the_same_json(curves):
+    info = curves | {f"{key}_T": list(range(len(v))) for key, v in curves.items()}
+    assert json.loads("".join(sacred_run.json_pieces(info | {"note": {"x": None}}))) == info | {"note": {"x": None}}
+
+
+def test_info_that_grows_while_it_is_written_stays_paired():
+    info = {"loss_T": list(range(2500)), "loss": [0.5] * 2500}
+    pieces = []
+    for piece in sacred_run.json_pieces(info):
+        pieces.append(piece)
+        info["loss_T"].append(0)
+        info["loss"].append(0.1)
+        info["new"] = [1]
+    found = json.loads("".join(pieces))
+    assert len(found["loss"]) == len(found["loss_T"]) == 2500
+
+
+def test_a_resumed_run_keeps_its_folder_and_lists_its_sessions(tmp_path):
+    with pytest.raises(ValueError, match="boom"):
+        start(tmp_path, lambda run, path: (print("one"), boom()))
+    first = read(tmp_path / "1" / "run.json")
+    assert start(tmp_path, lambda run, path: (print("two"), path.name)[1], resume="1") == "1"
+    record = read(tmp_path / "1" / "run.json")
+    assert record["status"] == "COMPLETED"
+    assert "fail_trace" not in record
+    assert record["start_time"] == first["start_time"] < record["sessions"][1]["start_time"]
+    assert [len(entry["sessions"]) for entry in (first, record)] == [1, 2]
+    assert (tmp_path / "1" / "cout.txt").read_text().split() == ["one", "two"]
+
+
+def boom():
+    raise ValueError("boom")
+
+
+def test_a_run_that_goes_on_cannot_be_resumed_beside_itself(tmp_path):
+    def main(run, path):
+        with pytest.raises(UserError, match=rf"being written by process {os.getpid()}"):
+            start(tmp_path, lambda run, path: None, resume="1")
+        return read(path / "run.json")["status"]
+
+    assert start(tmp_path, main) == "RUNNING"
 
 
 def test_a_results_folder_that_cannot_be_made_is_told(tmp_path):
@@ -258,7 +303,7 @@ def git(folder, *arguments):
 def test_commit_and_dirty_flag(tmp_path, monkeypatch):
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         monkeypatch.delenv(name)
-    unknown = {"commit": "unknown", "dirty": None}
+    unknown = UNKNOWN_COMMIT
     assert git_commit(tmp_path) == unknown
     assert git_commit(tmp_path / "missing") == unknown
     git(tmp_path, "init", "-q")
