@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from commands import COMMANDS, run_command
 from components.command_line import format_config, help_text, parse, show
 from components.config import load_config
-from components.errors import UserError
+from components.errors import RunFailed, UserError
 
+_FAILED = 1
 _USER_ERROR = 2
 _INTERRUPTED = 130
 
@@ -21,14 +22,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after the program's name; those of the process when absent.
 
     Returns:
-        The exit code: 0 done, 2 the user's mistake (told on stderr), 130 interrupted by Ctrl-C, 143 by SIGTERM.
+        The exit code: 0 done, 1 the run failed, 2 the user's mistake, 130 interrupted by Ctrl-C, 143 by SIGTERM.
     """
     try:
         _execute(sys.argv[1:] if argv is None else argv)
-    except UserError as error:
+    except (UserError, RunFailed) as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
-        return _USER_ERROR
+        return _USER_ERROR if isinstance(error, UserError) else _FAILED
     except KeyboardInterrupt as interrupt:
         print("interrupted", file=sys.stderr)
         # utils.signals.Stopped knows which signal it was.

@@ -11,7 +11,7 @@ from typing import Any, cast
 from pydantic import Field, field_validator
 
 from components.config_checks import ENV_PREFIX, Owner, chosen_parts, unknown_keys, validate
-from components.config_layers import CONFIG_ROOT, Layer, merge, override_layer, read_layers
+from components.config_layers import CONFIG_ROOT, Layer, default_layer, merge, override_layer, read_layers
 from components.errors import UserError
 from components.registry import Options
 
@@ -136,6 +136,8 @@ def recorded_config(
 ) -> Config:
     """Validates a configuration that a run recorded (``Config.values``), with overrides.
 
+    Options that the framework has got since then take their default.
+
     Args:
         values: flat keys, ``env_args`` nested.
         source: where they were read, for messages.
@@ -147,7 +149,8 @@ def recorded_config(
             secret and are not given anew.
     """
     sources = dict.fromkeys([*values, *(ENV_PREFIX + key for key in values.get("env_args", {}))], source)
-    merged = merge([Layer(dict(values), sources), *(override_layer(text) for text in overrides)])
+    recorded = Layer(dict(values), sources)
+    merged = merge([default_layer(), recorded, *(override_layer(text) for text in overrides)])
     hidden = [key for key in merged.sources if REDACTED in str(_value_at(merged.values, key)) and key != "env_args"]
     if hidden:
         raise UserError("\n".join(f"{key} was not recorded, it is secret: give it after 'with'" for key in hidden))

@@ -56,7 +56,7 @@ def read_layers(config: str, env_config: str, overrides: Sequence[str | Layer], 
     """
     errors: list[str] = []
     reads = [
-        partial(_file_layer, root / "default.yaml", root),
+        partial(default_layer, root),
         partial(_named_layer, "--env-config", "environment", env_config, root / "envs"),
         partial(_named_layer, "--config", "algorithm", config, root / "algs"),
         *(partial(_override, given) for given in overrides),
@@ -65,6 +65,11 @@ def read_layers(config: str, env_config: str, overrides: Sequence[str | Layer], 
     if errors:
         raise UserError("\n".join(sorted(set(errors))))
     return merge(layers)
+
+
+def default_layer(root: Path = CONFIG_ROOT) -> Layer:
+    """The lowest layer: ``default.yaml``."""
+    return _file_layer(root / "default.yaml", root)
 
 
 def _attempt(read: Callable[[], Layer], errors: list[str]) -> Layer:

@@ -154,6 +154,9 @@ class ReplayBuffer:
         length: T.
         n_actions: A.
         rng: draws the samples.
+
+    Attributes:
+        drawn: [K] the episodes of the last sample: what to look at when a loss is not finite.
     """
 
     def __init__(
@@ -165,6 +168,7 @@ class ReplayBuffer:
         self._size = 0
         self._next = 0
         self._rng = rng
+        self.drawn: Index = np.zeros(0, dtype=np.int64)
 
     def __len__(self) -> int:
         return self._size
@@ -189,7 +193,8 @@ class ReplayBuffer:
 
     def sample_ids(self, count: int) -> Tensor:
         """[count] different episodes, uniform."""
-        return torch.from_numpy(self._rng.choice(self._size, count, replace=False))
+        self.drawn = self._rng.choice(self._size, count, replace=False)
+        return torch.from_numpy(self.drawn)
 
     def episodes(self, name: str, ids: Tensor) -> Tensor:
         """[K, T, ...]: a field of whole episodes."""
@@ -205,11 +210,22 @@ class ReplayBuffer:
         flat = self._rng.integers(ends[-1], size=count)
         episode = np.searchsorted(ends, flat, side="right")
         step = flat - (ends[episode] - self._lengths[episode])
+        self.drawn = episode
         return StepIndex(torch.from_numpy(episode), torch.from_numpy(step))
 
     def at(self, name: str, index: StepIndex, offset: int = 0) -> Tensor:
         """[K, ...]: a field at the sampled steps, ``offset`` steps later."""
         return self._storage.data[name][index.episode, index.step + offset]
+
+    def non_finite(self) -> dict[str, list[int]]:
+        """Field -> the episodes of the last sample in which it holds NaN or infinity."""
+        ids = np.unique(self.drawn)
+        found = {}
+        for name, stored in self._storage.data.items():
+            if stored.is_floating_point():
+                bad = ~torch.isfinite(stored[torch.from_numpy(ids)]).flatten(1).all(1).numpy()
+                found[name] = ids[bad].tolist()
+        return {name: episodes for name, episodes in found.items() if episodes}
 
     def state_dict(self) -> dict[str, Any]:
         """The stored episodes and the sampling stream."""

@@ -3,3 +3,7 @@ class UserError(Exception):
 
     ``main`` prints the message without a traceback and exits with code 2.
     """
+
+
+class RunFailed(Exception):
+    """A run that cannot go on, for a reason that is not in the command: told without a traceback, exit code 1."""

@@ -228,7 +228,7 @@ def _serve(pipe: Connection, make: Callable[[Sequence[int]], VectorEnv], seeds: 
             elif what == "step":
                 answer = (envs.observation, answer)
             pipe.send(answer)
-    except EOFError:
+    except (EOFError, BrokenPipeError, ConnectionResetError):  # the parent closed the pipe, or was killed
         return
     except Exception as error:
         pipe.send(error)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from components.episode_buffer import ReplayBuffer
+from components.errors import RunFailed
 from controllers.base import Clock
 
 Metrics = dict[str, float]
@@ -39,12 +40,24 @@ class Learner(ABC):
         """Restores what ``state_dict`` gave."""
 
 
+class NonFiniteUpdate(RunFailed):
+    """A loss or gradient that is not a number; the parameters are as before the step."""
+
+
 def step(optimizer: torch.optim.Optimizer, loss: Tensor, clip: float) -> Tensor:
-    """One clipped gradient step; returns the gradient's norm before clipping."""
+    """One clipped gradient step; returns the gradient's norm before clipping.
+
+    Raises:
+        NonFiniteUpdate: instead of a step that would make the parameters NaN.
+    """
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     norm = nn.utils.clip_grad_norm_(parameters, clip)
+    if not torch.isfinite(norm):
+        shapes = [tuple(p.shape) for p in parameters if not torch.isfinite(p).all()]
+        weights = f", and weights of shape {shapes} are not finite" if shapes else ""
+        raise NonFiniteUpdate(f"the loss is {loss.item():.4g} and its gradient's norm {norm.item():.4g}{weights}")
     optimizer.step()
     return norm
 

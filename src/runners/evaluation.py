@@ -21,7 +21,14 @@ POSITION = slice(0, 2)
 def evaluate(
     runner: EpisodeRunner, clock: Clock, n_episodes: int, check_stop: Callable[[], None] = lambda: None
 ) -> dict[str, float]:
-    """Plays greedy episodes and averages every metric over those it applies to.
+    """Plays greedy episodes and averages every metric over those it applies to: see :func:`greedy_episodes`."""
+    return mean_metrics(greedy_episodes(runner, clock, n_episodes, check_stop))
+
+
+def greedy_episodes(
+    runner: EpisodeRunner, clock: Clock, n_episodes: int, check_stop: Callable[[], None] = lambda: None
+) -> dict[str, NDArray[np.float64]]:
+    """Plays greedy episodes.
 
     Args:
         runner: over the test environments; every call continues their own seeded sequence of episodes.
@@ -30,7 +37,8 @@ def evaluate(
         check_stop: called before each round; may raise to end the evaluation.
 
     Returns:
-        The metrics of :data:`TEST_KEYS` that apply, those of the environment, and ``return``.
+        [n_episodes] per metric, NaN where it does not apply: those of :data:`TEST_KEYS`, those of the environment,
+        and ``return``.
     """
     rows: dict[str, list[NDArray[np.float64]]] = {}
     played = 0
@@ -41,7 +49,7 @@ def evaluate(
         for name, values in found.items():
             rows.setdefault(name, []).append(values[: n_episodes - played])
         played += episodes.batch.batch_size
-    return mean_metrics({name: np.concatenate(values) for name, values in rows.items()})
+    return {name: np.concatenate(values) for name, values in rows.items()}
 
 
 def mean_metrics(metrics: dict[str, NDArray[np.float64]]) -> dict[str, float]:

@@ -22,6 +22,7 @@ from support.small_runs import fingerprint
 
 from components.checkpoint import load_checkpoint
 from main import main
+from reports.run_records import COMPLETED, read_run
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
 # Measurements of time, which no resume can repeat.
@@ -82,12 +83,14 @@ def killed(folder: Path, arguments: list[str], draw: random.Random, kills: int, 
         run = run_folder(results)
         argv = start if run is None else ["resume", str(run)]
         if len(done) >= kills:
-            done.append(["end", 0.0, forked(partial(main, argv), log)])
+            done.append(["end", 0.0, forked(partial(main, argv), log), ""])
             return done
-        number, moment = draw.choice(SIGNALS), draw.uniform(0.0, seconds)
+        number, moment = SIGNALS[len(done) % len(SIGNALS)], draw.uniform(0.0, seconds)
         code = forked(partial(main, argv), log, (number, moment))
-        done.append([signal.Signals(number).name, round(moment, 3), code])
-        if code == 0:  # finished before the signal came
+        run = run_folder(results)
+        status = "" if run is None else read_run(run).status
+        done.append([signal.Signals(number).name, round(moment, 3), code, status])
+        if status == COMPLETED:  # before the signal came
             return done
 
 
