@@ -66,9 +66,7 @@ def main(argv: Sequence[str]) -> None:
     elif arguments.report_only:
         _report(experiment_set, results, make_tasks(jobs, results, _records(results)))
     else:
-        tasks = run_missing(jobs, results, slots, arguments.retries)
-        _report(experiment_set, results, tasks)
-        _tell_unfinished(tasks)
+        _conclude(experiment_set, results, run_missing(jobs, results, slots, arguments.retries))
 
 
 def run_missing(
@@ -138,22 +136,32 @@ def _records(results: Path) -> list[RunRecord]:
     return find_runs(runs) if runs.is_dir() else []
 
 
+def _conclude(experiment_set: ExperimentSet, results: Path, tasks: Sequence[Task]) -> None:
+    """Reports what is done, then raises ``UserError`` for what is not: a fault of the one must not hide the other."""
+    faults = []
+    try:
+        _report(experiment_set, results, tasks)
+    except UserError as error:
+        faults.append(str(error))
+    faults += _unfinished(tasks)
+    if faults:
+        raise UserError("\n".join(faults))
+
+
 def _report(experiment_set: ExperimentSet, results: Path, tasks: Sequence[Task]) -> None:
-    done = [task for task in tasks if task.state == DONE]
-    if not done:
+    if any(task.state == DONE for task in tasks):
+        show(write_set_report(experiment_set, results, tasks))
+    else:
         get_logger().warning("no run is done: there is nothing to report")
-        return
-    show(write_set_report(experiment_set, results, tasks))
 
 
-def _tell_unfinished(tasks: Sequence[Task]) -> None:
-    """Raises ``UserError`` for the runs that are not done."""
+def _unfinished(tasks: Sequence[Task]) -> list[str]:
     unfinished = [task for task in tasks if task.state != DONE]
     if not unfinished:
-        return
+        return []
     failed = sum(task.state == FAILED for task in unfinished)
     lines = [f"{failed} of {len(tasks)} runs failed, {len(unfinished) - failed} were stopped; the same command goes on"]
     for task in unfinished:
         lines.append(f"{task.job.name} {task.state}, log {task.log}")
         lines += [f"    {line}" for line in task.note.splitlines()]
-    raise UserError("\n".join(lines))
+    return lines
