@@ -3,12 +3,18 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export OMP_NUM_THREADS := 1
 
-.PHONY: check test learn bench format
+.PHONY: check check-statistics test learn bench format
 
 check:
 	ruff check
 	ruff format --check
 	mypy
+
+# reports.statistics beside rliable, in an environment of its own (tests/rliable/requirements.txt).
+check-statistics:
+	test -x .venv-rliable/bin/python || python -m venv .venv-rliable
+	.venv-rliable/bin/pip install --quiet -r tests/rliable/requirements.txt
+	.venv-rliable/bin/python -m pytest tests/rliable
 
 test:
 	./run.sh test

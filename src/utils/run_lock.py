@@ -6,13 +6,15 @@ import fcntl
 import json
 import os
 import socket
+import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 from components.errors import UserError
 
 LOCK = "run.lock"
+GLANCE_SECONDS = 0.2  # far longer than is_locked holds its shared lock
 
 
 class RunLock:
@@ -30,15 +32,13 @@ class RunLock:
         path = Path(folder) / name
         # Not closed here: the lock lives as long as the open file.
         self._file = path.open("a+")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not _locked_within(self._file, GLANCE_SECONDS):
             self._file.close()
             owner = lock_owner(folder, name)
             raise UserError(
                 f"{folder} is being written by process {owner.get('pid', '?')} on {owner.get('host', 'another host')}: "
                 "stop that first (kill -TERM saves a checkpoint)"
-            ) from error
+            )
         self._file.truncate(0)
         self._file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         self._file.flush()
@@ -54,6 +54,24 @@ class RunLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def _locked_within(file: TextIO, seconds: float) -> bool:
+    """Takes the lock; waits a moment for those who only look whether it is taken."""
+    deadline = time.monotonic() + seconds
+    while not _locked(file):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def _locked(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def is_locked(folder: Path) -> bool:

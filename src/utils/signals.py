@@ -60,4 +60,4 @@ class StopSignals:
             raise Stopped(number)
         self.requested = number
         # Not print: the signal may have come in the middle of one.
-        os.write(2, b"stopping: the run saves its state first; a second signal stops it at once\n")
+        os.write(2, b"stopping, once all state is saved; a second signal stops at once\n")

@@ -36,12 +36,15 @@ buffer_size: 100
 test_interval: 100
 test_nepisode: 5
 final_nepisode: 10
+replay_nepisode: 0
 log_interval: 100
 use_tensorboard: false
 use_cuda: false
 torch_threads: 1
 save_model: true
 save_model_interval: 0
+save_buffer: false
+checkpoint_minutes: 0
 checkpoint_path: ""
 evaluate: false
 local_results_path: results
