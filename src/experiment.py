@@ -13,11 +13,12 @@ from compat import install as install_tensorboard_logger
 from components.checkpoint import Checkpoint, load_checkpoint, load_into, require_same, save_checkpoint
 from components.checkpoint_folders import RESUME
 from components.config import Config
-from components.errors import RunFailed
+from components.errors import RunFailed, UserError
 from components.files import write_json_atomic
-from components.global_random import load_global_rng_state
+from components.global_random import global_rng_state, load_global_rng_state
 from learners.base import Metrics, NonFiniteUpdate
 from parts import Parts, build
+from replays import write_replay
 from runners.evaluation import TEST_KEYS, evaluate, mean_metrics
 from session import ROOT, Position, Session, about
 from utils.logging import Logger, get_logger, summary_writer_class
@@ -105,8 +106,8 @@ def _recorded(session: Session, sacred: Any, folder: Path) -> Path:
     if "random" in earlier:
         load_global_rng_state(earlier["random"])
     if not (folder / "config_sources.json").exists():
-        write_json_atomic(folder / "config_sources.json", config.sources)
-        write_json_atomic(folder / "seeds.json", {"train": parts.train.envs.seeds, "test": parts.test.envs.seeds})
+        _write_record(folder / "seeds.json", {"train": parts.train.envs.seeds, "test": parts.test.envs.seeds})
+        _write_record(folder / "config_sources.json", config.sources)
     tensorboard = folder / "tensorboard" if config.run.use_tensorboard else None
     keep, steps = earlier.get("metrics_bytes"), session.position.env_steps
     with Logger(get_logger(), folder, sacred.info, tensorboard, keep, steps) as logger:
@@ -133,6 +134,7 @@ def _recorded(session: Session, sacred: Any, folder: Path) -> Path:
         "test": dict.fromkeys(TEST_KEYS) | test,
     }
     write_json_atomic(folder / "summary.json", summary)
+    write_replay(folder, parts, session.clock, config)
     return folder
 
 
@@ -177,12 +179,13 @@ def _test(session: Session) -> dict[str, float]:
 def _evaluate(session: Session, n_episodes: int) -> dict[str, float]:
     """Greedy episodes; where a signal ends them halfway, the state from before them is saved."""
     parts = session.parts
-    envs, controller = parts.test.envs.state_dict(), parts.controller.state_dict()
+    envs, controller, random = parts.test.envs.state_dict(), parts.controller.state_dict(), global_rng_state()
     try:
         return evaluate(parts.test, session.clock, n_episodes, session.stop.check)
     except StopRequested:
         parts.test.envs.load_state_dict(envs)
         parts.controller.load_state_dict(controller)
+        load_global_rng_state(random)
         session.save_full()
         raise
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from commands.arguments import Parser, split_overrides
-from commands.replays import SMALL, other_overrides, panel
 from commands.trained import Trained, load_trained
 from components.checkpoint import MANIFEST
 from components.errors import UserError
+from replays import SMALL, other_overrides, panel
 from reports.replay_page import PAGE, require_replaceable, write_replay_page
 from reports.replay_video import require_video, write_video
 
@@ -51,7 +51,9 @@ def main(argv: Sequence[str]) -> None:
 
 def _parser() -> Parser:
     parser = Parser(prog="main.py replay", description=_ABOUT, epilog=_MORE)
-    parser.add_argument("path", type=Path, metavar="PATH", help="a run's folder (its newest checkpoint), or a checkpoint")
+    parser.add_argument(
+        "path", type=Path, metavar="PATH", help="a run's folder (its newest checkpoint), or a checkpoint"
+    )
     parser.add_argument("--episodes", type=int, default=8, metavar="N", help="episodes (default 8)")
     parser.add_argument("--seed", type=int, metavar="S", help="of the episodes (default: the run's)")
     second = parser.add_mutually_exclusive_group()

@@ -59,6 +59,8 @@ class Controller(ABC):
 
     # Observed fields that ``act`` or the learner's forward pass read.
     fields: tuple[str, ...]
+    # Options (key -> value) that make a policy worth showing beside this one, e.g. one that learned nothing.
+    reference: Mapping[str, Any] = {}
     # Draws exploration.
     _rng: np.random.Generator
 
@@ -72,6 +74,19 @@ class Controller(ABC):
 
     def extra_fields(self) -> dict[str, FieldSpec]:
         """Fields that ``act`` returns beside the actions."""
+        return {}
+
+    def explain(self, batch: EpisodeBatch) -> dict[str, Array]:
+        """What was behind the assignments of greedy episodes; empty where there is nothing to tell.
+
+        Args:
+            batch: [B, T] episodes that this controller played in ``test_mode``, with its ``fields`` and extras.
+
+        Returns:
+            Arrays that are NaN wherever no assignment was decided: ``scores`` [B, T, N, M], which the assignment
+            maximized, ``prices`` [B, T, M], dual prices of the capacities, and ``allowed`` [B, T, M], the
+            capacities used, where a rule changed those of the environment.
+        """
         return {}
 
     @abstractmethod

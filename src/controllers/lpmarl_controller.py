@@ -6,6 +6,7 @@ Shape legend: R rows (environments that still act), N agents, M tasks, A actions
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -22,8 +23,11 @@ from components.schedules import linear
 from controllers.base import Array, Clock, Controller, Decision, Rows, numpy_rows
 from envs.base import EnvInfo, TaskInfo
 from modules.agents.lpmarl_agent import LpmarlAgent
-from modules.assignment import SOLVERS, InfeasibleAssignment, make_problem, policies, relax_capacity, solve
+from modules.assignment import SOLVERS, Assignment, InfeasibleAssignment, make_problem, policies, relax_capacity, solve
 from modules.graph import POSITION_DIM, Graph, build_graph
+
+# Policies whose assignment is the optimum of an LP on scores that belong to the state.
+SOLVED_BY_SCORES = ("lp", "lp_distance")
 
 
 class LpmarlOptions(Options):
@@ -78,6 +82,7 @@ class LpmarlController(Controller):
     """
 
     fields = (*Observed._fields, "avail_actions")
+    reference = MappingProxyType({"high_policy": "lp_distance"})
 
     def __init__(
         self,
@@ -156,10 +161,8 @@ class LpmarlController(Controller):
         Raises:
             UserError: the tasks cannot hold the agents and ``capacity_rule`` is ``error``.
         """
-        masks = seen.agent_alive.cpu().numpy(), seen.task_alive.cpu().numpy()
-        capacity = self.allowed(seen.capacity.cpu().numpy(), *masks)
         try:
-            index = self._index(seen, capacity, *masks, clock, noise)
+            index = self._index(seen, clock, noise)
         except InfeasibleAssignment as error:
             raise UserError(f"{error} (capacity_rule: relax raises them to the least that holds all agents)") from error
         return np.maximum(index, 0)
@@ -170,21 +173,54 @@ class LpmarlController(Controller):
             return relax_capacity(capacity, agent_alive, task_alive)
         return capacity
 
-    def _index(
-        self, seen: Observed, capacity: Array, agent_alive: Array, task_alive: Array, clock: Clock, noise: Array | None
-    ) -> Array:
-        solver = self.options.assignment_solver
-        if self.options.high_policy == "lp":
-            scores = self.agent.scores(build_graph(*seen[:4])).double().cpu().numpy()
-            if noise is not None:
-                scores = self._explore(scores, noise, clock)
-            return solve(make_problem(scores, capacity, agent_alive, task_alive), solver).index
-        if self.options.high_policy == "random_feasible":
-            return policies.random_feasible(self._rng, capacity, agent_alive, task_alive, solver)
-        distance = build_graph(*seen[:4]).to_tasks.distance.double().cpu().numpy()
-        if self.options.high_policy == "greedy":
-            return policies.greedy(distance, agent_alive, task_alive)
-        return policies.lp_distance(distance, capacity, agent_alive, task_alive, solver)
+    def _index(self, seen: Observed, clock: Clock, noise: Array | None) -> Array:
+        policy, places = self.options.high_policy, self._places(seen)
+        if policy == "random_feasible":
+            return policies.random_feasible(self._rng, *places, self.options.assignment_solver)
+        scores = self._scores(seen)
+        if policy == "greedy":
+            return policies.greedy(-scores, *places[1:])
+        if policy == "lp" and noise is not None:
+            scores = self._explore(scores, noise, clock)
+        return self._solve(scores, places).index
+
+    def _places(self, seen: Observed) -> tuple[Array, Array, Array]:
+        """Capacities after the capacity rule [R, M], living agents [R, N] and living tasks [R, M]."""
+        masks = seen.agent_alive.cpu().numpy(), seen.task_alive.cpu().numpy()
+        return self.allowed(seen.capacity.cpu().numpy(), *masks), *masks
+
+    def _scores(self, seen: Observed) -> Array:
+        """[R, N, M] what the assignment goes by, before exploration: the network's C, or minus the distance."""
+        graph = build_graph(*seen[:4])
+        values = self.agent.scores(graph) if self.options.high_policy == "lp" else -graph.to_tasks.distance
+        return values.double().cpu().numpy()
+
+    def _solve(self, scores: Array, places: tuple[Array, Array, Array]) -> Assignment:
+        return solve(make_problem(scores, *places), self.options.assignment_solver)
+
+    @override
+    @torch.no_grad()
+    def explain(self, batch: EpisodeBatch) -> dict[str, Array]:
+        if self.options.high_policy not in SOLVED_BY_SCORES:
+            return {}
+        found: dict[str, Array] = {}
+        decided = batch["decide"].squeeze(-1).bool()
+        for t in torch.nonzero(decided.any(0)).flatten().tolist():
+            # All deciding rows of a step at once, as in `act`: batches of another size may round differently.
+            rows = torch.nonzero(decided[:, t]).flatten()
+            seen = Observed(*(batch[name][rows, t].to(self.device) for name in Observed._fields))
+            scores, places = self._scores(seen), self._places(seen)
+            values = {"scores": scores, "allowed": places[0], "prices": self._solve(scores, places).price}
+            for name, value in values.items():
+                if value is not None:
+                    whole = found.setdefault(name, np.full((*decided.shape, *value.shape[1:]), np.nan))
+                    whole[rows.numpy(), t] = value
+        if (
+            "allowed" in found
+            and not (decided.numpy()[..., None] & (found["allowed"] != batch["capacity"].numpy())).any()
+        ):
+            del found["allowed"]
+        return found
 
     def score_noise(self, clock: Clock) -> float:
         """Standard deviation of the exploration noise on the scores."""

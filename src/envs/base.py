@@ -37,6 +37,9 @@ class TaskInfo:
         task_sight: distance up to which an agent observes a task.
         first_task_action: index of the action "act on task 0"; actions from there on belong to the tasks, one
             each. ``None`` when no action names a task.
+        agent_radius: size of an agent, in position units, for drawing only; 0 = unknown.
+        task_radius: an agent closer than this to its nearest task is drawn as present there; 0 = unknown.
+        half_width: the arena is drawn from minus to plus this; 0 = unknown.
     """
 
     n_tasks: int
@@ -45,6 +48,9 @@ class TaskInfo:
     agent_sight: float = float("inf")
     task_sight: float = float("inf")
     first_task_action: int | None = None
+    agent_radius: float = 0.0
+    task_radius: float = 0.0
+    half_width: float = 0.0
 
 
 @dataclass(frozen=True)

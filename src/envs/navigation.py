@@ -22,6 +22,7 @@ from envs import navigation_kernel, navigation_numpy
 from envs.base import TASK_FIELDS, Array, EnvInfo, StepResult, TaskInfo, VectorEnv, check_fields
 from envs.navigation_kernel import N_OUTCOME, REWARD, REWARD_HIGH, RULES, TERMINATED, TRUNCATED
 
+SPAWN_RANGE = 1.0
 LANDMARK_RANGE = 0.8
 N_MOVES = 5
 
@@ -120,7 +121,15 @@ class Navigation(VectorEnv):
             obs_shape=4 + 2 * m + shared + 2 * (n - 1),
             state_shape=4 * n + 2 * m + shared,
             episode_limit=options.episode_limit,
-            tasks=TaskInfo(n_tasks=m, agent_feats=4, task_feats=3, agent_sight=options.sight_radius),
+            tasks=TaskInfo(
+                n_tasks=m,
+                agent_feats=4,
+                task_feats=3,
+                agent_sight=options.sight_radius,
+                agent_radius=options.agent_radius,
+                task_radius=options.occupancy_radius,
+                half_width=SPAWN_RANGE,
+            ),
         )
         check_fields(self.info, fields)
         self.position = np.zeros((b, n, 2))
@@ -196,7 +205,7 @@ class Navigation(VectorEnv):
         for draws, rng in zip(self._draws, self._rngs, strict=True):
             rng.random(out=draws)
         n, m = self.position.shape[1], self.landmark.shape[1]
-        self.position[:] = 2.0 * self._draws[:, : 2 * n].reshape(-1, n, 2) - 1.0
+        self.position[:] = SPAWN_RANGE * (2.0 * self._draws[:, : 2 * n].reshape(-1, n, 2) - 1.0)
         spread = self._draws[:, 2 * n : 2 * (n + m)].reshape(-1, m, 2)
         self.landmark[:] = LANDMARK_RANGE * (2.0 * spread - 1.0)
         if self._draws_capacities:

@@ -124,7 +124,11 @@ def test_info_that_was_refused_once_is_written_later(tmp_path, monkeypatch):
     assert read(tmp_path / "1" / "info.json") == {"a": [1]}
 
 
-@given(st.dictionaries(st.sampled_from(["a", "b", "loss"]), st.lists(st.floats(allow_nan=False) | st.integers()), min_size=1))
+@given(
+    st.dictionaries(
+        st.sampled_from(["a", "b", "loss"]), st.lists(st.floats(allow_nan=False) | st.integers()), min_size=1
+    )
+)
 def test_info_in_pieces_is_the_same_json(curves):
     info = curves | {f"{key}_T": list(range(len(v))) for key, v in curves.items()}
     assert json.loads("".join(sacred_run.json_pieces(info | {"note": {"x": None}}))) == info | {"note": {"x": None}}

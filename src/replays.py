@@ -9,7 +9,7 @@ from typing import Any
 
 from components.checkpoint import load_into
 from components.config import Config, recorded_config
-from components.random import global_rng_state, load_global_rng_state
+from components.global_random import global_rng_state, load_global_rng_state
 from controllers.base import Clock, Controller
 from envs.base import derive_seeds
 from envs.vector import in_process
@@ -24,7 +24,9 @@ REPLAY_SEEDS = 2
 SMALL = ("runner=episode", "batch_size_run=1", "test_nepisode=1")
 
 
-def panel(config: Config, controller: Controller, clock: Clock, n_episodes: int, named: Sequence[str]) -> dict[str, Any]:
+def panel(
+    config: Config, controller: Controller, clock: Clock, n_episodes: int, named: Sequence[str]
+) -> dict[str, Any]:
     """Greedy episodes of a controller on the page's form.
 
     The episodes depend on ``config.run.seed`` and the environment alone: policies of one seed start from the same
