@@ -36,7 +36,7 @@ from utils.run_record import git_commit  # noqa: E402
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
 # Measurements of time, which no resume can repeat.
-TIMES = ("cpu_seconds",)
+TIMES = ("cpu_seconds", "wall_seconds")
 # The default job with a full state every 6 seconds and the replay buffer in its last checkpoint.
 DEFAULT = ["with", "checkpoint_minutes=0.1", "save_buffer=true"]
 

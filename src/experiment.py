@@ -133,9 +133,16 @@ def _recorded(session: Session, sacred: Any, folder: Path) -> Path:
         "test_episodes": config.run.final_nepisode,
         "test": dict.fromkeys(TEST_KEYS) | test,
     }
-    write_json_atomic(folder / "summary.json", summary)
+    _write_record(folder / "summary.json", summary)
     write_replay(folder, parts, session.clock, config)
     return folder
+
+
+def _write_record(path: Path, value: Any) -> None:
+    try:
+        write_json_atomic(path, value)
+    except OSError as error:
+        raise UserError(f"{path} could not be written: {error.strerror or error}") from error
 
 
 def train(session: Session, sacred: Any) -> None:
@@ -171,7 +178,8 @@ def train(session: Session, sacred: Any) -> None:
 
 def _test(session: Session) -> dict[str, float]:
     found = _evaluate(session, session.config.run.test_nepisode)
-    spent = {"cpu_seconds": session.watch.process, "episode": float(session.position.episodes)}
+    watch = session.watch
+    spent = {"cpu_seconds": watch.process, "wall_seconds": watch.wall, "episode": float(session.position.episodes)}
     session.log({f"test_{name}_mean": value for name, value in found.items()} | spent)
     return {name: found[name] for name in ("success", "return") if name in found}
 

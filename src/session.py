@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from components.checkpoint import save_checkpoint
-from components.checkpoint_folders import drop_older, model_folder, resume_folder
+from components.checkpoint_folders import drop_others, model_folder, resume_folder
 from components.config import Config
 from components.errors import UserError
 from components.global_random import global_rng_state
@@ -119,7 +119,7 @@ class Session:
         except UserError as error:
             get_logger().warning("%s; the run can be resumed from the full state before it", error)
         else:
-            drop_older(self.folder)
+            drop_others(self.folder, self.position.env_steps)
 
     def state(self, with_buffer: bool) -> dict[str, Any]:
         """What a checkpoint holds."""

@@ -13,7 +13,8 @@ from commands.trained import Trained, load_trained
 from components.checkpoint import MANIFEST
 from components.errors import UserError
 from replays import SMALL, other_overrides, panel
-from reports.replay_page import PAGE, require_replaceable, write_replay_page
+from reports.embedding import require_replaceable
+from reports.replay_page import GENERATOR, PAGE, write_replay_page
 from reports.replay_video import require_video, write_video
 
 _ABOUT = "Plays greedy episodes of a checkpoint and writes a page that shows them step by step, in any browser."
@@ -37,7 +38,7 @@ def main(argv: Sequence[str]) -> None:
     if given.episodes < 1:
         raise UserError(f"--episodes = {given.episodes}: at least one is needed")
     output = given.output or _default_output(given.path)
-    require_replaceable(output)
+    require_replaceable(output, GENERATOR)
     if given.video is not None:
         require_video(given.video)
     if given.seed is not None:

@@ -46,7 +46,7 @@ def resume(folder: Path, overrides: Sequence[str] = ()) -> Path:
         warn("the run was started at commit %s, this is %s: what follows may differ", record.commit["commit"], commit)
     found = newest_full(folder, lambda path: _require_usable(folder, path), warn)
     if found is None:
-        warn("%s has no full state yet: the run starts from the beginning", folder)
+        warn("%s has no full state to go on from: the run starts from the beginning", folder)
         return resume_experiment(folder, config, None)
     get_logger().info("resuming %s from %s", folder, found)
     return resume_experiment(folder, config, load_checkpoint(found))

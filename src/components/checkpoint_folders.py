@@ -38,10 +38,13 @@ def checkpoints_in(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name), reverse=True)
 
 
-def drop_older(run: Path) -> None:
-    """Keeps the newest two full states."""
-    for folder in checkpoints_in(run / RESUME)[KEPT:]:
-        shutil.rmtree(folder, ignore_errors=True)
+def drop_others(run: Path, env_steps: int) -> None:
+    """Keeps the full state after so many environment steps and the one before; those beyond could not be resumed."""
+    found = checkpoints_in(run / RESUME)
+    kept = [folder for folder in found if int(folder.name) <= env_steps][:KEPT]
+    for folder in found:
+        if folder not in kept:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def newest(candidates: Sequence[Path], read: Callable[[Path], T], warn: Callable[[str], None]) -> tuple[Path, T] | None:
@@ -63,7 +66,7 @@ def newest(candidates: Sequence[Path], read: Callable[[Path], T], warn: Callable
             warn(f"{message}. Using the checkpoint before it: {folder}")
         return folder, found
     for message in damaged:
-        warn(f"{message}. There is no checkpoint before it")
+        warn(f"{message}. No other checkpoint can be used")
     return None
 
 

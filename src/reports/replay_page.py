@@ -8,13 +8,12 @@ from typing import Any
 
 from components.errors import UserError
 from components.files import write_text_atomic
-from reports.embedding import page_with_data
+from reports.embedding import page_with_data, require_replaceable
 
 PAGE = "replay.html"
 TEMPLATE = "replay.html"
 # Stands in the head of every replay page, so that no other file is ever overwritten.
-GENERATOR = '<meta name="generator" content="lpmarl replay">'
-HEAD_BYTES = 1000
+GENERATOR = "lpmarl replay"
 MOST_PANELS = 2
 SAME = ("version", "env", "env_args", "seed", "n_agents", "n_tasks")
 
@@ -54,22 +53,9 @@ def write_replay_page(path: Path, panels: Sequence[Mapping[str, Any]]) -> Path:
     Raises:
         UserError: there is something else at ``path``, or it cannot be written.
     """
-    require_replaceable(path)
+    require_replaceable(path, GENERATOR)
     try:
         write_text_atomic(path, replay_page(panels))
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     return path
-
-
-def require_replaceable(path: Path) -> None:
-    """Raises ``UserError`` when ``path`` is neither free nor a replay page."""
-    if not path.parent.is_dir():
-        raise UserError(f"cannot write {path}: there is no folder {path.parent}")
-    if not path.exists():
-        return
-    if path.is_dir():
-        raise UserError(f"cannot write {path}: it is a folder")
-    with path.open("rb") as file:
-        if GENERATOR.encode() not in file.read(HEAD_BYTES):
-            raise UserError(f"{path} exists and is no replay page: it is not overwritten, give another --output")

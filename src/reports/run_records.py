@@ -106,11 +106,11 @@ def read_run(folder: Path) -> RunRecord:
     folder = Path(folder)
     try:
         config, run = _json_object(folder / "config.json"), _json_object(folder / "run.json")
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         return RunRecord(folder, BROKEN, str(error), {}, {}, None)
     try:
         summary = _json_object(folder / "summary.json")
-    except (OSError, ValueError):
+    except ValueError:
         summary = None
     trace = run.get("fail_trace") or []
     problem = str(trace[-1]).strip() if trace else ""
@@ -128,9 +128,14 @@ def _status(folder: Path, recorded: str) -> str:
 
 
 def _json_object(path: Path) -> dict[str, Any]:
-    content = json.loads(path.read_bytes())
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ValueError(f"{path.name} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"{path.name} cannot be read: {error}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} does not hold a JSON object")
+        raise ValueError(f"{path.name} does not hold a JSON object")
     return content
 
 

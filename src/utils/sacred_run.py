@@ -107,6 +107,8 @@ class _RunObserver(FileStorageObserver):
 
     dir: Any
     run_entry: Any
+    cout: str
+    cout_write_cursor: int
 
     def __init__(self, folder: Path, commit: Mapping[str, Any]) -> None:
         super().__init__(folder, copy_sources=False)
@@ -125,6 +127,18 @@ class _RunObserver(FileStorageObserver):
     def save_info(self) -> None:
         """Writes ``info.json`` in pieces, so that the training's own log calls need not wait for all of it."""
         write_text_atomic(Path(self.dir) / "info.json", json_pieces(self.info or {}))
+
+    def save_cout(self) -> None:
+        """Appends the new console output; what the disk refuses is not forgotten, as Sacred does, but tried again."""
+        with (Path(self.dir) / "cout.txt").open("ab", buffering=0) as file:
+            size, text = file.tell(), self.cout[self.cout_write_cursor :].encode("utf-8", "backslashreplace")
+            try:
+                while text:
+                    text = text[file.write(text) :]
+            except OSError:
+                file.truncate(size)
+                raise
+        self.cout_write_cursor = len(self.cout)
 
     def release(self) -> None:
         """Unlocks the run's folder."""

@@ -192,7 +192,7 @@ def test_only_a_replay_page_is_overwritten(panels: list[dict[str, Any]], tmp_pat
     write_replay_page(path, panels)
     assert len(data_of(path.read_text())["panels"]) == 2
     path.write_text("<!doctype html>my notes")
-    with pytest.raises(UserError, match="is no replay page: it is not overwritten"):
+    with pytest.raises(UserError, match="is not a page of this command: it is not overwritten"):
         write_replay_page(path, panels)
     assert path.read_text() == "<!doctype html>my notes"
     with pytest.raises(UserError, match="there is no folder"):
