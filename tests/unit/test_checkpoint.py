@@ -11,7 +11,15 @@ import pytest
 import torch
 
 from components import checkpoint, files
-from components.checkpoint import load_checkpoint, load_into, require_same, save_checkpoint, verify_checkpoint
+from components.checkpoint import (
+    VERSION,
+    NewerVersion,
+    load_checkpoint,
+    load_into,
+    require_same,
+    save_checkpoint,
+    verify_checkpoint,
+)
 from components.errors import UserError
 
 META = {"algorithm": "qmix", "env": "navigation", "env_args": {"n_agents": 3}, "env_steps": 120, "commit": "unknown"}
@@ -92,10 +100,17 @@ def reseal(folder, **changes):
     (folder / "manifest.json").write_text(json.dumps(checkpoint._sealed({**manifest, **changes})))
 
 
+def test_an_early_version_is_refused(saved):
+    manifest = json.loads((saved / "manifest.json").read_text())
+    (saved / "manifest.json").write_text(json.dumps({**manifest, "version": VERSION - 1}))
+    with pytest.raises(UserError, match=rf"early lpmarl .*version {VERSION - 1}.*train anew"):
+        load_checkpoint(saved)
+
+
 def test_a_newer_version_is_refused_even_if_its_seal_differs(saved):
     manifest = json.loads((saved / "manifest.json").read_text())
-    (saved / "manifest.json").write_text(json.dumps({**manifest, "version": 2}))
-    with pytest.raises(UserError, match=r"newer lpmarl .*version 2.*update"):
+    (saved / "manifest.json").write_text(json.dumps({**manifest, "version": VERSION + 1}))
+    with pytest.raises(NewerVersion, match=rf"newer lpmarl .*version {VERSION + 1}.*update"):
         load_checkpoint(saved)
 
 

@@ -319,6 +319,25 @@ def test_commit_and_dirty_flag(tmp_path, monkeypatch):
     assert len(facts["commit"]) == 40
     assert facts["dirty"] is False
     (tmp_path / "file").write_text("2")
-    assert git_commit(tmp_path) == {"commit": facts["commit"], "dirty": True}
+    changed = {"commit": facts["commit"], "dirty": True, "env_commit": "unknown", "env_dirty": False}
+    assert git_commit(tmp_path) == changed
     (tmp_path / "installed").mkdir()
     assert git_commit(tmp_path / "installed") == unknown
+
+
+def test_the_commit_of_the_environments_is_the_last_that_touched_them(tmp_path, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    (tmp_path / "src/envs").mkdir(parents=True)
+    commits = []
+    git(tmp_path, "init", "-q")
+    for name in ("src/envs/game.py", "src/learner.py"):
+        (tmp_path / name).write_text("1")
+        git(tmp_path, "add", name)
+        git(tmp_path, "commit", "-q", "-m", name)
+        commits.append(git_commit(tmp_path)["commit"])
+    (tmp_path / "src/learner.py").write_text("2")
+    facts = {"commit": commits[1], "dirty": True, "env_commit": commits[0]}
+    assert git_commit(tmp_path) == facts | {"env_dirty": False}
+    (tmp_path / "src/envs/game.py").write_text("2")
+    assert git_commit(tmp_path) == facts | {"env_dirty": True}
