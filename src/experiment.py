@@ -204,10 +204,14 @@ def _update(session: Session) -> Metrics | None:
     try:
         return parts.learner.update(parts.buffer, session.clock)
     except NonFiniteUpdate as error:
-        save_checkpoint(folder, session.state(with_buffer=True) | {"drawn": parts.buffer.drawn}, session.manifest())
+        state = session.state(with_buffer=True) | {"drawn": parts.buffer.drawn}
+        kept = f"Parameters, buffer and the sampled episodes (drawn) before that step are in {folder}"
+        try:
+            save_checkpoint(folder, state, session.manifest())
+        except UserError as refused:
+            kept = str(refused)
         bad = "; ".join(f"{name} of episodes {ids} is not finite" for name, ids in parts.buffer.non_finite().items())
         raise RunFailed(
             f"update {parts.learner.updates + 1} at {session.position.env_steps:,} environment steps: {error}. "
-            f"{bad or 'All fields of the sampled episodes are finite'}. Parameters, buffer and the sampled episodes "
-            f"(drawn) before that step are in {folder}; earlier checkpoints are as they were"
+            f"{bad or 'All fields of the sampled episodes are finite'}. {kept}; earlier checkpoints are as they were"
         ) from error

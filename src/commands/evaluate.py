@@ -59,7 +59,10 @@ def main(argv: Sequence[str]) -> None:
     rows = _chosen(rows, given.metrics)
     show(_markdown(rows))
     if given.output is not None:
-        write_text_atomic(given.output, _WRITERS[given.output.suffix](rows))
+        try:
+            write_text_atomic(given.output, _WRITERS[given.output.suffix](rows))
+        except OSError as error:
+            raise UserError(f"--output {given.output} could not be written: {error.strerror or error}") from error
         get_logger().info("written to %s", given.output)
 
 
@@ -87,7 +90,9 @@ def _evaluated(path: Path, overrides: Sequence[str], setting: Sequence[str], n_e
     finally:
         trained.parts.close()
     varied = dict(text.split("=", 1) for text in setting)
-    return _about(path, trained) | varied | {"episodes": n_episodes} | _summaries(found)
+    about = _about(path, trained)
+    others = {key: value for key, value in varied.items() if key not in about}
+    return about | others | {"episodes": n_episodes} | _summaries(found)
 
 
 def _about(path: Path, trained: Trained) -> Row:

@@ -14,7 +14,8 @@ from components.errors import UserError
 from utils.logging import metric_lines
 from utils.run_lock import is_locked, lock_owner
 
-# A run of another host counts as dead when it has not written its record for so long (it does every 10 s).
+# A run of another host, or on a file system without locks, counts as dead when its record is so old (it is written
+# every 10 s).
 SILENT_SECONDS = 120.0
 
 COMPLETED, FAILED, INTERRUPTED, RUNNING = "COMPLETED", "FAILED", "INTERRUPTED", "RUNNING"
@@ -106,6 +107,10 @@ def read_run(folder: Path) -> RunRecord:
     folder = Path(folder)
     try:
         config, run = _json_object(folder / "config.json"), _json_object(folder / "run.json")
+        if run.get("status") == RUNNING and not is_locked(folder):
+            run = _json_object(folder / "run.json")  # it may have ended in between
+        if "status" not in run:
+            raise ValueError(f"{folder / 'run.json'} has no status")
     except ValueError as error:
         return RunRecord(folder, BROKEN, str(error), {}, {}, None)
     try:
@@ -114,14 +119,15 @@ def read_run(folder: Path) -> RunRecord:
         summary = None
     trace = run.get("fail_trace") or []
     problem = str(trace[-1]).strip() if trace else ""
-    return RunRecord(folder, _status(folder, str(run.get("status", BROKEN))), problem, config, run, summary)
+    return RunRecord(folder, _status(folder, str(run["status"])), problem, config, run, summary)
 
 
 def _status(folder: Path, recorded: str) -> str:
     if recorded != RUNNING or is_locked(folder):
         return recorded
     # The system has released the lock of a process of this host: no clock is asked.
-    if lock_owner(folder).get("host") == socket.gethostname():
+    owner = lock_owner(folder)
+    if owner.get("host") == socket.gethostname() and owner.get("locks", True):
         return DEAD
     silent = time.time() - (folder / "run.json").stat().st_mtime
     return DEAD if silent > SILENT_SECONDS else RUNNING

@@ -40,7 +40,8 @@ class RunLock:
                 "stop that first (kill -TERM saves a checkpoint)"
             )
         self._file.truncate(0)
-        self._file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        owner = {"pid": os.getpid(), "host": socket.gethostname(), "locks": locks_work(self._file)}
+        self._file.write(json.dumps(owner))
         self._file.flush()
 
     def release(self) -> None:
@@ -71,6 +72,17 @@ def _locked(file: TextIO) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError:  # a file system without locks: the record's age must tell who is alive
+        return True
+    return True
+
+
+def locks_work(file: TextIO) -> bool:
+    """Whether the file system knows locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
     return True
 
 
@@ -88,7 +100,10 @@ def is_locked(folder: Path) -> bool:
 
 
 def lock_owner(folder: Path, name: str = LOCK) -> dict[str, Any]:
-    """``{"pid", "host"}`` of the process that wrote the lock last; empty where there is none."""
+    """``{"pid", "host", "locks"}`` of the process that wrote the lock last; empty where there is none.
+
+    ``locks`` is false on a file system without locks, where nothing but the record's age tells who is alive.
+    """
     try:
         owner = json.loads((Path(folder) / name).read_text())
     except (OSError, ValueError):

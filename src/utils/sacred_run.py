@@ -28,6 +28,7 @@ with warnings.catch_warnings():
 T = TypeVar("T")
 
 PIECE = 1000  # values of a list that are encoded at a time
+WAY_SECONDS = 2e-4
 INFO_SHARE = 50  # info.json is rewritten whole: at most one part in so many of the time
 
 
@@ -126,7 +127,7 @@ class _RunObserver(FileStorageObserver):
 
     def save_info(self) -> None:
         """Writes ``info.json`` in pieces, so that the training's own log calls need not wait for all of it."""
-        write_text_atomic(Path(self.dir) / "info.json", json_pieces(self.info or {}))
+        write_text_atomic(Path(self.dir) / "info.json", _giving_way(json_pieces(self.info or {})))
 
     def save_cout(self) -> None:
         """Appends the new console output; what the disk refuses is not forgotten, as Sacred does, but tried again."""
@@ -151,6 +152,8 @@ class _RunObserver(FileStorageObserver):
         else:
             self.dir = str(Path(self.basedir) / _id)
         self._lock = RunLock(Path(self.dir))
+        if _id is not None and read_record(Path(self.dir) / "run.json").get("status") == "COMPLETED":
+            raise UserError(f"{self.dir} is finished (COMPLETED): another process has just resumed it")
 
     def save_sources(self, ex_info: dict[str, Any]) -> list[Any]:
         ex_info["repositories"] = [self.commit]
@@ -231,6 +234,14 @@ class _RunObserver(FileStorageObserver):
             write()
         except OSError as error:
             self.lost = error
+
+
+def _giving_way(pieces: Iterator[str]) -> Iterator[str]:
+    """The same; between two of them other threads surely run."""
+    for piece in pieces:
+        yield piece
+        # Writing a piece also lets go of the interpreter, but takes it back before a waiting thread has woken up.
+        time.sleep(WAY_SECONDS)
 
 
 def json_pieces(info: Mapping[str, Any]) -> Iterator[str]:

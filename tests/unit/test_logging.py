@@ -3,9 +3,6 @@ import io
 import json
 import logging
 import math
-import os
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -84,27 +81,6 @@ def _slowness():
     for _ in range(1_000_000):
         pass
     return (time.process_time() - began) / 0.05
-
-
-KILLED = """
-import logging, sys, time
-from pathlib import Path
-from utils.logging import Logger
-logger = Logger(logging.getLogger("x"), Path(sys.argv[1]))
-for t in range(500):
-    logger.log_stat("loss", 0.5, t)
-time.sleep(60)
-"""
-
-
-def test_a_killed_run_keeps_its_metrics_without_a_further_call(tmp_path):
-    run = subprocess.Popen([sys.executable, "-c", KILLED, tmp_path], env={**os.environ, "PYTHONPATH": str(SOURCE)})
-    path, deadline = tmp_path / "metrics.jsonl", time.monotonic() + 20
-    while not (path.exists() and path.stat().st_size) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    run.send_signal(signal.SIGKILL)
-    run.wait()
-    assert [line["t"] for line in read_lines(tmp_path)] == list(range(500))
 
 
 def test_a_resumed_run_appends_after_whole_lines_only(console, tmp_path):
