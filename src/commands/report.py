@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> None:
         UserError: wrong arguments, no run, or runs that may not stand in one table.
     """
     parser = Parser(
-        prog="report",
+        prog="main.py report",
         description="Tables and learning curves over the seeds of finished runs, with bootstrap intervals.\n"
         "Seeds of different settings are refused; docs/statistics.md says what each number means.",
     )

@@ -42,7 +42,7 @@ def write_set_report(experiment_set: ExperimentSet, results: Path, tasks: Sequen
         results / REPORT,
         statistic=chosen.get("statistic", "iqm"),
         baseline=_baseline(chosen.get("baseline"), tasks),
-        command=shlex.join(["python", "src/main.py", "experiments", experiment_set.source, "--report-only"]),
+        command=shlex.join(["python", "src/main.py", "experiments", experiment_set.name, "--report-only"]),
     )
     places = [("table, curves", results / REPORT), ("runs", page), *_replays(tasks)]
     return "\n".join([table.rstrip(), "", *(f"{what:<14} {path}" for what, path in places)])

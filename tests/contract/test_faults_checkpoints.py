@@ -21,7 +21,6 @@ from support.faults import (
     left_by,
     read,
     resume,
-    run_in,
     send,
     start,
     status,
@@ -31,18 +30,6 @@ from components import checkpoint
 from main import main
 
 Printed = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    results = tmp_path_factory.mktemp("whole")
-    assert start(results) == 0
-    return left_by(run_in(results))
-
-
-@pytest.fixture(scope="module")
-def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return interrupted(tmp_path_factory.mktemp("stopped"))
 
 
 @pytest.fixture

@@ -36,13 +36,6 @@ def limits_end() -> Iterator[None]:
     unlimit_files()
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    results = tmp_path_factory.mktemp("whole")
-    assert start(results) == 0
-    return left_by(run_in(results))
-
-
 def full_state_size(folder: Path) -> int:
     return max((path / "tensors.pt").stat().st_size for path in full_states(folder))
 

@@ -20,7 +20,6 @@ from support.faults import (
     exit_code,
     forked,
     full_states,
-    interrupted,
     left_by,
     read,
     resume,
@@ -34,19 +33,6 @@ from components.config import load_config
 from envs.base import derive_seeds
 from parts import TEST_SEEDS, TRAIN_SEEDS, Parts, build
 from reports.run_records import read_run
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    results = tmp_path_factory.mktemp("whole")
-    assert start(results) == 0
-    return left_by(run_in(results))
-
-
-@pytest.fixture(scope="module")
-def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return interrupted(tmp_path_factory.mktemp("stopped"))
-
 
 # --- one folder, several processes -------------------------------------------------------------------------------
 
