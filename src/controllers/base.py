@@ -84,8 +84,10 @@ class Controller(ABC):
 
         Returns:
             Arrays that are NaN wherever no assignment was decided: ``scores`` [B, T, N, M], which the assignment
-            maximized, ``prices`` [B, T, M], dual prices of the capacities, and ``allowed`` [B, T, M], the
-            capacities used, where a rule changed those of the environment.
+            maximized, ``prices`` [B, T, M], dual prices of the capacities, ``regrets`` [B, T, N, M], what each other
+            pair would cost (infinite: impossible), ``margin`` [B, T], by how much every score may change before
+            another assignment is best, and ``allowed`` [B, T, M], the capacities used, where a rule changed those of
+            the environment.
         """
         return {}
 

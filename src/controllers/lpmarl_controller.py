@@ -23,7 +23,17 @@ from components.schedules import linear
 from controllers.base import Array, Clock, Controller, Decision, Rows, numpy_rows
 from envs.base import EnvInfo, TaskInfo
 from modules.agents.lpmarl_agent import LpmarlAgent
-from modules.assignment import SOLVERS, Assignment, InfeasibleAssignment, make_problem, policies, relax_capacity, solve
+from modules.assignment import (
+    SOLVERS,
+    Assignment,
+    InfeasibleAssignment,
+    make_problem,
+    margin,
+    policies,
+    regrets,
+    relax_capacity,
+    solve,
+)
 from modules.graph import POSITION_DIM, Graph, build_graph
 
 # Policies whose assignment is the optimum of an LP on scores that belong to the state.
@@ -210,7 +220,9 @@ class LpmarlController(Controller):
             rows = torch.nonzero(decided[:, t]).flatten()
             seen = Observed(*(batch[name][rows, t].to(self.device) for name in Observed._fields))
             scores, places = self._scores(seen), self._places(seen)
-            values = {"scores": scores, "allowed": places[0], "prices": self._solve(scores, places).price}
+            solved = self._solve(scores, places)
+            values = {"scores": scores, "allowed": places[0], "prices": solved.price}
+            values |= {"regrets": regrets(solved), "margin": margin(solved)}
             for name, value in values.items():
                 if value is not None:
                     whole = found.setdefault(name, np.full((*decided.shape, *value.shape[1:]), np.nan))

@@ -27,6 +27,7 @@ from envs.base import EnvInfo
 from learners.base import Learner, Metrics, adam, blend_target, read_metrics, step
 from learners.lpmarl_batches import HighBatch, LowBatch, sample_high, sample_low
 from modules.assignment import make_problem, solve
+from modules.assignment.differentiators import DIFFERENTIATORS, Differentiator, make_differentiator
 from modules.assignment.layer import surrogate_loss
 from modules.critics.lpmarl_critic import LpmarlCritic
 from modules.graph import Graph, build_graph
@@ -55,7 +56,14 @@ class LpmarlLearnerOptions(Options):
     high_target: Literal["feasible_max", "per_agent_max", "actor"] = Field(
         "feasible_max", description="next value: best feasible assignment, eq. 14 as printed, or the actor's assignment"
     )
-    blackbox_lambda: float = Field(20.0, gt=0, description="lambda of the blackbox gradient (Vlastelica et al. 2019)")
+    differentiator: str = Field("blackbox", description="gradient through the assignment LP, see docs/assignment.md")
+    differentiator_args: dict[str, Any] = Field(default_factory=dict, description="options of the differentiator")
+    blackbox_lambda: float = Field(
+        20.0, gt=0, description="lambda of differentiators that perturb the scores, unless differentiator_args has one"
+    )
+    high_actor_weight: float = Field(
+        1.0, gt=0, description="factor on the high-level actor loss: each differentiator's direction has its own size"
+    )
     high_advantage_floor: float = Field(
         0.05, gt=0, description="least scale that the high-level advantage is divided by"
     )
@@ -113,6 +121,7 @@ class LpmarlLearner(Learner):
         self.actor = controller.agent
         self.critic = critic(*network_dims(info)).to(device)
         self.target = deepcopy(self.critic).requires_grad_(False)
+        self.differentiator = _differentiator(options)
         self.learns_high = controller.options.high_policy == "lp"
         self.optimizers = {
             "actor": adam(self.actor.parameters(), options.lr),
@@ -152,7 +161,7 @@ class LpmarlLearner(Learner):
             # Until a success has been seen the high-level values are noise: they would teach a random assignment.
             if bool((high.ret != 0).any()):
                 high_loss, more = self.high_actor_loss(high, values, clock)
-                loss = w * loss + (1.0 - w) * high_loss
+                loss = w * loss + (1.0 - w) * self.options.high_actor_weight * high_loss
                 metrics |= more
         metrics["actor_grad_norm"] = step(self.optimizers["actor"], loss, clip)
         return metrics | {"w": w}
@@ -262,7 +271,7 @@ class LpmarlLearner(Learner):
     def high_actor_loss(
         self, high: HighBatch, values: Tensor, clock: Clock
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """Blackbox gradient of J = sum_ij z_ij Q_ij through the LP (eqs. 12, 15, 16).
+        """Gradient of J = sum_ij z_ij Q_ij through the LP (eqs. 12, 15, 16), by the chosen differentiator.
 
         Q enters as a centered, scaled advantage: a constant per agent changes no assignment. The LP is solved at
         the noisy scores that the acting policy uses: without noise the gradient vanishes as soon as the order of
@@ -283,8 +292,9 @@ class LpmarlLearner(Learner):
             problem.capacity,
             problem.agent_mask,
             problem.task_mask,
-            lam=self.options.blackbox_lambda,
             solver=self.controller.options.assignment_solver,
+            differentiator=self.differentiator,
+            generator=self._generator(),
         )
         metrics: dict[str, Tensor | float] = {
             "high_actor_loss": result.loss.detach(),
@@ -293,6 +303,12 @@ class LpmarlLearner(Learner):
             "score_spread": scores.detach().std(-1, correction=0).mean(),
         }
         return result.loss, metrics
+
+    def _generator(self) -> torch.Generator | None:
+        """For differentiators that draw noise: follows from the learner's own stream."""
+        if not self.differentiator.stochastic:
+            return None
+        return torch.Generator().manual_seed(int(self._rng.integers(2**62)))
 
     def _problem(self, seen: Observed, scores: Tensor) -> Any:
         masks = seen.agent_alive.cpu().numpy(), seen.task_alive.cpu().numpy()
@@ -336,6 +352,15 @@ class LpmarlLearner(Learner):
         self._rhythm.load_state_dict(state["rhythm"])
         load_rng_state(self._rng, state["rng"])
         self.updates = state["updates"]
+
+
+def _differentiator(options: LpmarlLearnerOptions) -> Differentiator:
+    """The differentiator; one that perturbs the scores gets ``blackbox_lambda`` where no step size is given."""
+    given = dict(options.differentiator_args)
+    takes_lambda = "lam" in DIFFERENTIATORS.options(options.differentiator).model_fields
+    if takes_lambda and not {"lam", "tau"} & set(given):
+        given["lam"] = options.blackbox_lambda
+    return make_differentiator(options.differentiator, given)
 
 
 def group_sum(values: Tensor, assign: Tensor, alive: Tensor, n_tasks: int) -> Tensor:

@@ -20,7 +20,7 @@ from modules.assignment import policies, relax_capacity
 from modules.graph import distances
 from runners.episode_runner import EpisodeRunner, Episodes
 
-VERSION = 1
+VERSION = 2
 # With more agent-task pairs than this, decisions are not explained: nobody could read the matrices.
 MATRIX_PAIRS = 2500
 POSITION_DECIMALS, VALUE_DIGITS = 3, 4

@@ -2,6 +2,8 @@ import itertools
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from modules.assignment import (
     SOLVERS,
     Assignment,
     AssignmentProblem,
+    budget,
+    explain,
     make_problem,
     solve,
 )
@@ -23,8 +27,13 @@ EXACT_SOLVERS = ["kernel", "lsa"]
 STATES_PER_SHAPE = 100
 
 
-def random_problem(rng: np.random.Generator, states: int, n: int, m: int, ties: bool = False) -> AssignmentProblem:
-    """Feasible states: tight and slack capacities, zero capacities, dead agents and tasks."""
+def random_problem(
+    rng: np.random.Generator, states: int, n: int, m: int, ties: bool = False, bounded: bool = False
+) -> AssignmentProblem:
+    """Feasible states: tight and slack capacities, zero capacities, dead agents and tasks.
+
+    ``bounded`` adds forbidden pairs and lower bounds, both around the loads of a random assignment.
+    """
     scores = rng.integers(-2, 3, (states, n, m)).astype(float) if ties else rng.normal(size=(states, n, m))
     agents, tasks = rng.random((states, n)) > 0.2, rng.random((states, m)) > 0.2
     tasks[np.arange(states), rng.integers(0, m, states)] = True
@@ -33,12 +42,22 @@ def random_problem(rng: np.random.Generator, states: int, n: int, m: int, ties: 
         places = agents[b].sum() + (rng.integers(0, n + 1) if b % 2 else 0)
         np.add.at(capacity[b], rng.choice(np.flatnonzero(tasks[b]), places), 1)
     capacity[~tasks] = n
-    scores[~(agents[:, :, None] & tasks[:, None, :])] = np.nan
-    return make_problem(scores, capacity, agents, tasks)
+    if not bounded:
+        scores[~(agents[:, :, None] & tasks[:, None, :])] = np.nan
+        return make_problem(scores, capacity, agents, tasks)
+    start = solve(make_problem(rng.random((states, n, m)), capacity, agents, tasks), "lsa").z
+    pairs = (start > 0) | (rng.random((states, n, m)) > rng.choice([0.0, 0.4, 0.7], (states, 1, 1)))
+    lower = np.maximum(start.sum(1) - rng.integers(0, 2, (states, m)), 0.0) * (rng.random((states, m)) > 0.3)
+    scores[~(agents[:, :, None] & tasks[:, None, :] & pairs)] = np.nan
+    return make_problem(scores, capacity, agents, tasks, pairs, lower)
 
 
 def shapes_of_1000() -> list[tuple[int, int]]:
     return [(1, 1), (2, 3), (3, 3), (5, 3), (4, 6), (7, 5), (8, 2), (9, 9), (6, 1), (12, 4)]
+
+
+def lower_of(problem: AssignmentProblem) -> NDArray:
+    return np.zeros_like(problem.capacity) if problem.lower is None else problem.lower
 
 
 def highs(problem: AssignmentProblem, b: int) -> float:
@@ -47,12 +66,15 @@ def highs(problem: AssignmentProblem, b: int) -> float:
     n, m = len(rows), len(columns)
     if n * m == 0:
         return 0.0
+    grid = np.ix_(rows, columns)
+    places = np.kron(np.ones((1, n)), np.eye(m))
     result = linprog(
-        -problem.scores[b][np.ix_(rows, columns)].ravel(),
-        A_ub=np.kron(np.ones((1, n)), np.eye(m)),
-        b_ub=problem.capacity[b, columns],
+        -np.nan_to_num(problem.scores[b][grid].ravel()),
+        A_ub=np.vstack([places, -places]),
+        b_ub=np.concatenate([np.minimum(problem.capacity[b, columns], n), -lower_of(problem)[b, columns]]),
         A_eq=np.kron(np.eye(n), np.ones((1, m))),
         b_eq=np.ones(n),
+        bounds=[(0.0, float(allowed)) for allowed in problem.allowed()[b][grid].ravel()],
         method="highs",
     )
     assert result.status == 0
@@ -60,9 +82,10 @@ def highs(problem: AssignmentProblem, b: int) -> float:
 
 
 def dual_objective(problem: AssignmentProblem, price: NDArray) -> NDArray:
-    live = problem.task_mask[:, None, :]
-    net = np.where(live, problem.scores - price[:, None, :], -np.inf).max(2)
-    return np.where(problem.agent_mask, net, 0.0).sum(1) + (price * problem.capacity * problem.task_mask).sum(1)
+    allowed = problem.allowed()
+    net = np.where(allowed, problem.scores - price[:, None, :], -np.inf).max(2)
+    bounds = problem.capacity * np.maximum(price, 0.0) - lower_of(problem) * np.maximum(-price, 0.0)
+    return np.where(allowed.any(2), net, 0.0).sum(1) + (bounds * problem.task_mask).sum(1)
 
 
 def assert_feasible(problem: AssignmentProblem, answer: Assignment, atol: float = 0.0) -> None:
@@ -70,13 +93,17 @@ def assert_feasible(problem: AssignmentProblem, answer: Assignment, atol: float 
     live = problem.task_mask.any(1, keepdims=True) & problem.agent_mask
     np.testing.assert_allclose(z.sum(2), live, atol=atol)
     assert (z.sum(1) <= problem.capacity + atol).all()
-    assert (z[np.broadcast_to(~problem.task_mask[:, None, :], z.shape)] == 0).all()
+    assert (z.sum(1) >= lower_of(problem) - atol).all()
+    assert (z[~problem.allowed()] == 0).all()
 
 
-@pytest.fixture(scope="module")
-def problems() -> list[AssignmentProblem]:
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "pairs and bounds"])
+def problems(request: pytest.FixtureRequest) -> list[AssignmentProblem]:
     rng = np.random.default_rng(1)
-    return [random_problem(rng, STATES_PER_SHAPE, n, m, ties=k % 3 == 2) for k, (n, m) in enumerate(shapes_of_1000())]
+    return [
+        random_problem(rng, STATES_PER_SHAPE, n, m, ties=k % 3 == 2, bounded=request.param)
+        for k, (n, m) in enumerate(shapes_of_1000())
+    ]
 
 
 @pytest.mark.parametrize("solver", INTEGRAL_SOLVERS)
@@ -102,20 +129,54 @@ def test_prices_certify_the_optimum(problems: list[AssignmentProblem], solver: s
     for problem in problems:
         answer = solve(problem, solver)
         assert answer.price is not None
-        assert (answer.price >= 0).all()
+        assert (answer.price[lower_of(problem) == 0] >= 0).all()
         assert (answer.price[~problem.task_mask] == 0).all()
         np.testing.assert_allclose(dual_objective(problem, answer.price), answer.value, atol=atol)
 
 
-def test_price_is_the_worth_of_one_more_place() -> None:
-    problem = random_problem(np.random.default_rng(2), 200, 6, 4)
+@pytest.mark.parametrize("bounded", [False, True])
+def test_price_is_the_worth_of_one_more_place(bounded: bool) -> None:
+    problem = random_problem(np.random.default_rng(2), 200, 6, 4, bounded=bounded)
     answer = solve(problem, "kernel")
     assert answer.price is not None
+    assert (answer.price > 0.1).any()
     for j in range(4):
         capacity = problem.capacity.copy()
         capacity[:, j] += problem.task_mask[:, j]
-        more = solve(make_problem(problem.scores, capacity, problem.agent_mask, problem.task_mask), "lsa")
-        np.testing.assert_allclose(more.value - answer.value, answer.price[:, j], atol=1e-12)
+        more = solve(replace(problem, capacity=capacity), "lsa")
+        worth = np.maximum(answer.price[:, j], 0.0)
+        np.testing.assert_allclose(more.value - answer.value, worth, atol=1e-12)
+
+
+def test_prices_of_lower_bounds_are_the_least_that_go_with_those_of_the_places() -> None:
+    """The dual LP with the positive prices given and the negative ones as near to 0 as they can be, by HiGHS."""
+    problem = random_problem(np.random.default_rng(12), 120, 5, 4, bounded=True)
+    answer = solve(problem, "kernel")
+    assert answer.price is not None
+    negative = 0
+    for b in range(120):
+        agents, tasks = np.flatnonzero(problem.agent_mask[b]), np.flatnonzero(problem.task_mask[b])
+        price, n, m = answer.price[b, tasks], len(agents), len(tasks)
+        high, lower = np.maximum(price, 0.0), lower_of(problem)[b, tasks]
+        pairs = [(i, j) for i in range(n) for j in range(m) if problem.allowed()[b, agents[i], tasks[j]]]
+        # Variables: y of the agents, w of the lower bounds; p = high - w, w at most high's room only if l > 0.
+        rows = np.zeros((len(pairs), n + m))
+        for row, (i, j) in zip(rows, pairs, strict=True):
+            row[i], row[n + j] = -1.0, 1.0
+        right = [high[j] - problem.scores[b, agents[i], tasks[j]] for i, j in pairs]
+        capacity = np.minimum(problem.capacity[b, tasks], n)
+        result = linprog(
+            np.r_[np.zeros(n), np.ones(m)],
+            A_ub=np.vstack([rows, np.r_[np.ones(n), -lower]]),
+            b_ub=[*right, answer.value[b] - capacity @ high + 1e-10],
+            bounds=[(None, None)] * n
+            + [(0.0, None if j > 0 and h == 0 else 0.0) for j, h in zip(lower, high, strict=True)],
+            method="highs",
+        )
+        assert result.status == 0
+        np.testing.assert_allclose(high - result.x[n:], price, atol=1e-6)
+        negative += int((price < -0.1).sum())
+    assert negative > 20
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
@@ -126,9 +187,10 @@ def test_scale_of_the_scores_does_not_matter(solver: str, scale: float) -> None:
     np.testing.assert_allclose(solve(scaled, solver).value, solve(scaled, "lsa").value, rtol=1e-12, atol=1e-9 * scale)
 
 
+@pytest.mark.parametrize("bounded", [False, True])
 @pytest.mark.parametrize("solver", INTEGRAL_SOLVERS)
-def test_order_and_size_of_the_batch_do_not_matter(solver: str) -> None:
-    problem = random_problem(np.random.default_rng(4), 60, 6, 4, ties=True)
+def test_order_and_size_of_the_batch_do_not_matter(solver: str, bounded: bool) -> None:
+    problem = random_problem(np.random.default_rng(4), 60, 6, 4, ties=True, bounded=bounded)
     whole = solve(problem, solver)
     order = np.random.default_rng(5).permutation(60)
     np.testing.assert_array_equal(solve(problem.take(order), solver).index, whole.index[order])
@@ -150,6 +212,48 @@ def test_kernel_recognizes_infeasible_states_by_itself() -> None:
     expected = ((capacity * tasks).sum(1) >= agents.sum(1)) | ~tasks.any(1)
     assert 0 < expected.sum() < 300
     np.testing.assert_array_equal(feasible, expected)
+
+
+def test_kernel_recognizes_states_without_enough_allowed_places_or_agents_by_itself() -> None:
+    from modules.assignment.kernel import solve_batch
+
+    rng = np.random.default_rng(13)
+    problem = make_problem(
+        rng.normal(size=(400, 4, 3)), rng.integers(0, 4, (400, 3)), rng.random((400, 4)) > 0.2,
+        rng.random((400, 3)) > 0.2, rng.random((400, 4, 3)) > 0.3, rng.integers(0, 3, (400, 3)),
+    )  # fmt: skip
+    assert problem.lower is not None
+    capacity, lower = (bound.astype(np.int64) for bound in (problem.capacity, problem.lower))
+    masks = problem.agent_mask, problem.task_mask, problem.pair_mask
+    feasible = solve_batch(problem.scores, capacity, *masks, lower)[2]
+    expected = [explain(problem, b) is None for b in range(400)]
+    assert 20 < sum(expected) < 380
+    np.testing.assert_array_equal(feasible, expected)
+
+
+def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from modules.assignment import kernel
+
+    problem = random_problem(np.random.default_rng(14), 203, 6, 4, ties=True, bounded=True)
+    asked: list[int] = []
+
+    class CountingPool(ThreadPoolExecutor):
+        def __init__(self, workers: int) -> None:
+            asked.append(workers)
+            super().__init__(workers)
+
+    monkeypatch.setattr(kernel, "ThreadPoolExecutor", CountingPool)
+    monkeypatch.setattr(kernel.config, "NUMBA_NUM_THREADS", 3)
+    alone = solve(problem, "kernel")
+    assert asked == []
+    monkeypatch.setattr(kernel, "SCORES_PER_THREAD", 100)
+    shared = solve(problem, "kernel")
+    assert asked == [3]
+    np.testing.assert_array_equal(shared.index, alone.index)
+    np.testing.assert_array_equal(shared.price, alone.price)
+    monkeypatch.setattr(kernel.config, "NUMBA_NUM_THREADS", 1)
+    solve(problem, "kernel")
+    assert asked == [3]
 
 
 @pytest.mark.parametrize("solver", INTEGRAL_SOLVERS)
@@ -201,6 +305,27 @@ def test_matching_solvers_refuse_fractional_capacities(solver: str) -> None:
         solve(fractional_problem(), solver)
 
 
+@pytest.mark.parametrize("solver", EXACT_SOLVERS)
+def test_matching_solvers_refuse_fractional_lower_bounds_and_constraints(solver: str) -> None:
+    with pytest.raises(
+        UserError, match=r"state 0 has \[2.0, 2.0\] and lower bounds \[0.5, 0.0\]: use the solver 'auto'"
+    ):
+        solve(make_problem(np.zeros((1, 2, 2)), [2, 2], lower=[0.5, 0]), solver)
+    with pytest.raises(
+        UserError, match=r"knows no extra constraints, but the problem has 'fuel': use the solver 'auto'"
+    ):
+        solve(make_problem(np.zeros((1, 2, 2)), [2, 2], constraints=[budget(np.ones((2, 2)), 5, "fuel")]), solver)
+
+
+def test_answers_say_which_solver_was_at_work() -> None:
+    problem = make_problem(np.zeros((2, 2, 2)), [[2, 2], [2, 1.5]])
+    assert solve(problem.take(np.array([0]))).solver == "kernel"
+    assert solve(problem.take(np.array([1]))).solver == "glop"
+    assert solve(problem).solver == "kernel+glop"
+    for solver in ("kernel", "lsa", "glop"):
+        assert solve(problem.take(np.array([0])), solver).solver == solver
+
+
 def test_auto_treats_each_state_of_a_mixed_batch_alone() -> None:
     problem = random_problem(np.random.default_rng(9), 30, 4, 3, ties=True)
     capacity = problem.capacity.copy()
@@ -246,7 +371,7 @@ def test_auto_falls_back_without_numba(monkeypatch: pytest.MonkeyPatch, caplog: 
 def test_unknown_solver_names_the_known_ones() -> None:
     with pytest.raises(UserError, match="did you mean 'glop'"):
         solve(make_problem(np.zeros((1, 1, 1)), [1]), "glopp")
-    assert set(SOLVERS) == {"auto", "kernel", "lsa", "glop"}
+    assert set(SOLVERS) == {"auto", "kernel", "lsa", "glop", "torch"}
 
 
 def test_best_feasible_value_counts_a_clash_once() -> None:
@@ -254,17 +379,19 @@ def test_best_feasible_value_counts_a_clash_once() -> None:
     assert solve(make_problem([[[1.0, 0.0], [1.0, 0.0]]], [1, 1])).value.tolist() == [1.0]
 
 
+@pytest.mark.parametrize("bounded", [False, True])
 @pytest.mark.parametrize("solver", INTEGRAL_SOLVERS)
-def test_against_all_assignments(solver: str) -> None:
+def test_against_all_assignments(solver: str, bounded: bool) -> None:
     """Brute force: independent of every LP or matching code."""
-    problem = random_problem(np.random.default_rng(11), 60, 4, 3)
-    value = solve(problem, solver).value
+    problem = random_problem(np.random.default_rng(11), 60, 4, 3, bounded=bounded)
+    value, allowed = solve(problem, solver).value, problem.allowed()
     for b in range(60):
         rows, columns = np.flatnonzero(problem.agent_mask[b]), np.flatnonzero(problem.task_mask[b])
         best = max(
             sum(problem.scores[b, i, j] for i, j in zip(rows, choice, strict=True))
             for choice in itertools.product(columns, repeat=len(rows))
-            if all(choice.count(j) <= problem.capacity[b, j] for j in columns)
+            if all(lower_of(problem)[b, j] <= choice.count(j) <= problem.capacity[b, j] for j in columns)
+            and allowed[b, rows, choice].all()
         )
         assert value[b] == pytest.approx(best, abs=1e-12)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -79,6 +80,28 @@ def test_the_explained_prices_prove_the_assignment_optimal() -> None:
     assert (prices >= 0).all()
     assert (prices > 0).any()
     assert bound == pytest.approx(value)
+    parts.close()
+
+
+def test_the_explained_regrets_and_margins_are_those_of_solving_again() -> None:
+    parts = build(small_config("test_nepisode=3"))
+    batch = greedy_episodes(parts)
+    explained = parts.controller.explain(batch)
+    decided = batch["decide"].squeeze(-1).numpy() == 1
+    scores, losses = explained["scores"][decided], explained["regrets"][decided]
+    capacity, assign = batch["capacity"].numpy()[decided], batch["assign"].squeeze(-1).numpy()[decided]
+    best = solve(make_problem(scores, capacity)).value
+    for i, j in itertools.product(range(5), range(3)):
+        pairs = np.ones(scores.shape, np.bool_)
+        pairs[:, i] = np.arange(3) == j
+        # A task without places takes nobody.
+        able = capacity[:, j] > 0
+        forced = solve(make_problem(scores[able], capacity[able], pair_mask=pairs[able])).value
+        assert losses[able, i, j] == pytest.approx(best[able] - forced, abs=1e-12)
+        assert np.isinf(losses[~able, i, j]).all()
+    shift = np.random.default_rng(0).choice([-1.0, 1.0], scores.shape)
+    near = scores + 0.999 * explained["margin"][decided][:, None, None] * shift
+    assert np.array_equal(solve(make_problem(near, capacity)).index, assign)
     parts.close()
 
 

@@ -1,7 +1,11 @@
 """The assignment LP: problem, solvers, non-learned policies, and gradients through it."""
 
+from modules.assignment.capacity_rules import relax_capacity, with_idle
+from modules.assignment.constraints import LinearConstraint, at_most, budget, incompatible
+from modules.assignment.feasibility import Certificate, InfeasibleAssignment, check_feasible, explain
+from modules.assignment.differentiators import DIFFERENTIATORS, Differentiator, make_differentiator
 from modules.assignment.layer import (
-    BlackboxAssignment,
+    AssignmentLayer,
     BlackboxStep,
     assign,
     relative_lambda,
@@ -15,35 +19,46 @@ from modules.assignment.policies import (
     lp_distance,
     random_feasible,
 )
-from modules.assignment.problem import (
-    AssignmentProblem,
-    InfeasibleAssignment,
-    check_feasible,
-    make_problem,
-    relax_capacity,
-)
+from modules.assignment.problem import AssignmentProblem, make_problem
+from modules.assignment.sensitivity import PlaceValues, ScoreRange, margin, place_values, regrets, score_range
 from modules.assignment.solution import Assignment, one_hot
 from modules.assignment.solvers import SOLVERS, solve
 
 __all__ = [
+    "DIFFERENTIATORS",
     "SOLVERS",
     "Assignment",
+    "AssignmentLayer",
     "AssignmentProblem",
-    "BlackboxAssignment",
     "BlackboxStep",
+    "Certificate",
+    "Differentiator",
     "InfeasibleAssignment",
+    "LinearConstraint",
+    "PlaceValues",
+    "ScoreRange",
     "agreement",
     "assign",
+    "at_most",
+    "budget",
     "capacity_violations",
     "check_feasible",
     "distance_ratio",
+    "explain",
     "greedy",
+    "incompatible",
     "lp_distance",
+    "make_differentiator",
     "make_problem",
+    "margin",
     "one_hot",
+    "place_values",
     "random_feasible",
+    "regrets",
     "relative_lambda",
     "relax_capacity",
+    "score_range",
     "solve",
     "surrogate_loss",
+    "with_idle",
 ]

@@ -6,21 +6,31 @@ one agent moves along each edge of the chain and the prices of the tasks passed 
 least loss, over the agents of j, of moving from j to t at the present prices. The prices start at 0 and rise no
 further than needed: at the end they are an optimal solution of the dual, so they certify the assignment.
 
+A forbidden pair has the score -inf, which no move can prefer. Lower bounds are a second phase of their own
+(:mod:`modules.assignment.lower_bounds`).
+
 Shape legend: B states, N agents, M tasks.
 """
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+from numba import config, njit
 from numpy.typing import NDArray
 
+from modules.assignment.feasibility import check_places
+from modules.assignment.lower_bounds import fill_lower
 from modules.assignment.problem import AssignmentProblem
 from modules.assignment.solution import Assignment, require_integral
 
 Array = NDArray[Any]
+
+# A score costs about 10 ns of work; less than about a millisecond of it is not worth a thread.
+SCORES_PER_THREAD = 100_000
 
 # Inlined before compiling: a call that passes nine arrays costs more than the work it does at small N and M.
 inlined = njit(inline="always", error_model="numpy")
@@ -179,36 +189,82 @@ def _solve_all(
 
 
 def solve_batch(
-    scores: Array, capacity: Array, agent_mask: Array, task_mask: Array
+    scores: Array,
+    capacity: Array,
+    agent_mask: Array,
+    task_mask: Array,
+    pair_mask: Array | None = None,
+    lower: Array | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
-    """Solves ``max sum c_ij z_ij, sum_j z_ij = 1, sum_i z_ij <= k_j, z >= 0`` for each state of a batch.
+    """Solves ``max sum c_ij z_ij, sum_j z_ij = 1, l_j <= sum_i z_ij <= k_j, z >= 0`` for each state of a batch.
+
+    Large batches are split over up to ``NUMBA_NUM_THREADS`` threads, which changes no result.
 
     Args:
-        scores: c, [B, N, M] float64; entries of living agents and tasks must be finite.
+        scores: c, [B, N, M] float64; entries of allowed pairs of living agents and tasks must be finite.
         capacity: k, [B, M] int64, not negative.
         agent_mask: [B, N] bool, living agents.
         task_mask: [B, M] bool, living tasks.
+        pair_mask: [B, N, M] bool, allowed pairs; None: all.
+        lower: l, [B, M] int64, not negative, 0 for dead tasks; None: 0.
 
     Returns:
         index: [B, N], each agent's task; -1 for dead agents and where no task lives.
-        price: [B, M], the smallest optimal dual prices, what one more unit of capacity is worth; 0 for dead tasks.
+        price: [B, M], the least optimal dual prices, what one more unit of capacity is worth; negative prices, what
+            the lower bound costs, see :mod:`modules.assignment.lower_bounds`; 0 for dead tasks.
         feasible: [B]; where False, index and price of that state mean nothing.
     """
     n_states, n, m = scores.shape
     index = np.full((n_states, n), -1, np.int64)
     price = np.zeros((n_states, m))
     feasible = np.ones(n_states, np.bool_)
-    _solve_all(scores, capacity, agent_mask, task_mask, index, price, feasible)
+    stuck = None
+    if pair_mask is not None:
+        scores = np.where(pair_mask, scores, -np.inf)
+        # An agent that may go nowhere has no best task to start at.
+        nowhere = agent_mask & ~(pair_mask & task_mask[:, None, :]).any(2)
+        stuck = np.asarray(nowhere.any(1) & task_mask.any(1))
+        agent_mask = agent_mask & ~stuck[:, None]
+    arrays = scores, capacity, agent_mask, task_mask, lower, index, price, feasible
+    threads: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    workers = min(threads, n_states, scores.size // SCORES_PER_THREAD)
+    if workers > 1:
+        cuts = np.linspace(0, n_states, workers + 1).astype(int)
+        parts = [[None if x is None else x[a:b] for x in arrays] for a, b in pairwise(cuts)]
+        # New threads each time: those of a kept pool would be missing after a fork, and waited for without end.
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(lambda part: _solve_part(*part), parts))
+    else:
+        _solve_part(*arrays)
+    if stuck is not None:
+        feasible &= ~stuck
     return index, price, feasible
+
+
+def _solve_part(
+    scores: Array, capacity: Array, agents: Array, tasks: Array, lower: Array | None,
+    index: Array, price: Array, feasible: Array,
+) -> None:  # fmt: skip
+    _solve_all(scores, capacity, agents, tasks, index, price, feasible)
+    if lower is not None:
+        fill_lower(scores, capacity, lower, tasks, index, price, feasible)
 
 
 def solve_kernel(problem: AssignmentProblem) -> Assignment:
     """The kernel behind the common solver interface.
 
     Raises:
-        UserError: a capacity is fractional.
+        UserError: a capacity or lower bound is fractional, or there are extra constraints.
+        InfeasibleAssignment: a state has no assignment.
     """
     require_integral(problem, "kernel")
-    places = np.minimum(problem.capacity, problem.scores.shape[1]).astype(np.int64)
-    index, price, _ = solve_batch(problem.scores, places, problem.agent_mask, problem.task_mask)
-    return Assignment(problem, index, price)
+    n = problem.scores.shape[1]
+    places = np.minimum(problem.capacity, n).astype(np.int64)
+    lower = None if problem.lower is None else np.minimum(problem.lower, n + 1).astype(np.int64)
+    index, price, feasible = solve_batch(
+        problem.scores, places, problem.agent_mask, problem.task_mask, problem.pair_mask, lower
+    )
+    if not feasible.all():
+        check_places(problem)
+        raise RuntimeError(f"the kernel found {problem.name_of(int(np.argmin(feasible)))} infeasible, which it is not")
+    return Assignment(problem, index, price, solver="kernel")

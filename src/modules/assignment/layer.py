@@ -1,35 +1,38 @@
-"""Gradients through the assignment LP by blackbox differentiation (Vlastelica et al. 2019).
+"""The assignment LP as a differentiable function and as a network module.
 
-Z(C) is piecewise constant, so its true gradient is 0 almost everywhere. The method solves the LP once more at
-scores perturbed in the direction of improvement and takes the finite difference, which is the exact gradient of
-a piecewise linear interpolation of the objective.
+Sign: the LP maximizes. An objective J to be raised has A = dJ/dZ, and a differentiator answers with D in the place of
+dJ/dC. With a loss L = -J and g = dL/dZ this is A = -g and dL/dC = -D. Which D: see
+:mod:`modules.assignment.differentiators`.
 
-Sign: the LP maximizes. With an objective J to be raised, Z_lam = LP(C + lam dJ/dZ) is a *better* assignment and
-dJ/dC = (Z_lam - Z) / lam (LPMARL, eqs. 12 and 16). With a loss L = -J and g = dL/dZ this is
-Z_lam = LP(C - lam g) and dL/dC = (Z - Z_lam) / lam. The gradient vanishes once Z is optimal for C + lam dJ/dZ.
-
-Solves: one forward, one backward. The LP runs on the CPU, through a numpy copy; tensors may be on any device.
-
-Shape legend: B states, N agents, M tasks.
+Shape legend: B states, N agents, M tasks; ``...`` is any leading shape, also none.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from typing_extensions import override
 
-from modules.assignment.problem import AssignmentProblem, make_problem
-from modules.assignment.solution import Assignment
-from modules.assignment.solvers import solve
+from modules.assignment.constraints import LinearConstraint
+from modules.assignment.differentiators.base import (
+    Differentiator,
+    Field,
+    TensorProblem,
+    make_differentiator,
+    tensor_problem,
+)
+from modules.assignment.differentiators.step_size import relative_size
+from modules.assignment.problem import AssignmentProblem
 
 LAMBDA = 20.0
-Field = Tensor | ArrayLike
+_SEEDS = 2**62
 
 
 @dataclass(frozen=True)
@@ -37,32 +40,123 @@ class BlackboxStep:
     """One surrogate loss.
 
     Attributes:
-        loss: scalar; its gradient with respect to the scores is the blackbox gradient, averaged over states.
-        changed: share of the states in which the perturbed assignment differs; 0 means that nothing is learned.
+        loss: scalar; minus its gradient with respect to the scores is D, averaged over states.
+        changed: share of the states with a direction that is not 0; 0 means that nothing is learned.
     """
 
     loss: Tensor
     changed: float
 
 
-class BlackboxAssignment(torch.autograd.Function):
-    """Forward Z(C); backward (Z - LP(C - lam g)) / lam with g = dL/dZ. Call it through :func:`assign`."""
+class AssignmentFunction(torch.autograd.Function):
+    """Forward Z(C), or a differentiator's soft plan; backward -D(-g). Call it through :class:`AssignmentLayer`."""
 
     @staticmethod
     def forward(
-        ctx: Any, scores: Tensor, problem: AssignmentProblem, lam: float, tau: float | None, solver: str
+        ctx: Any, scores: Tensor, problem: TensorProblem, differentiator: Differentiator, seed: int | None
     ) -> Tensor:
-        """Solves the LP; only the index is kept for the backward pass, not Z."""
-        ctx.assignment = solve(problem, solver)
-        ctx.settings = lam, tau, solver
-        return _like(ctx.assignment.z, scores)
+        """Solves; the noise of both passes follows from ``seed``."""
+        rng = _seeded(seed)
+        ctx.start = differentiator.forward(problem, rng)
+        ctx.call = problem, differentiator, rng.get_state() if rng is not None else None
+        return problem.give_back(ctx.start.z, scores)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
-        """One more LP; g = 0 gives exactly 0."""
-        step, _ = _finite_difference(ctx.assignment, -_numpy(gradient), *ctx.settings)
-        return _like(-step, gradient), None, None, None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        """A pure function of g: a second backward pass through the same graph sees the same noise."""
+        problem, differentiator, state = ctx.call
+        rng = None
+        if state is not None:
+            rng = torch.Generator()
+            rng.set_state(state)
+        found = differentiator.ascent(problem, ctx.start, -problem.take_in(gradient), rng)
+        return problem.give_back(-found.direction, gradient), None, None, None
+
+
+class AssignmentLayer(nn.Module):
+    """The assignment LP inside a network: scores in, assignments out, gradients by a chosen differentiator.
+
+    Example, the whole of it::
+
+        import torch
+        from modules.assignment import AssignmentLayer
+
+        layer = AssignmentLayer("blackbox")
+        network = torch.nn.Linear(8, 3)
+        optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+        agents, worth = torch.randn(32, 5, 8), torch.randn(32, 5, 3)  # 32 states, 5 agents, 3 tasks
+        z = layer(network(agents), capacity=[2, 2, 2])
+        loss = -(z * worth).sum()
+        loss.backward()
+        optimizer.step()
+
+    Args:
+        differentiator: name in ``DIFFERENTIATORS``.
+        solver: name in ``SOLVERS``; ``auto`` picks by problem and device.
+        seed: of the noise, for differentiators that draw any. The state of the generator is part of ``state_dict``.
+        options: of the differentiator, see its docstring and its options model.
+
+    Raises:
+        UserError: an unknown differentiator or option.
+    """
+
+    def __init__(self, differentiator: str = "blackbox", solver: str = "auto", seed: int = 0, **options: Any) -> None:
+        super().__init__()
+        self.name, self.solver, self.options = differentiator, solver, options
+        self.differentiator = make_differentiator(differentiator, options)
+        self.generator = torch.Generator().manual_seed(seed)
+
+    @override
+    def forward(
+        self,
+        scores: Tensor,
+        capacity: Field,
+        agent_mask: Field | None = None,
+        task_mask: Field | None = None,
+        pair_mask: Field | None = None,
+        lower: Field | None = None,
+        constraints: Sequence[LinearConstraint] = (),
+        idle_price: float | None = None,
+    ) -> Tensor:
+        """Assigns agents to tasks.
+
+        States of different sizes share a batch by padding and masks.
+
+        Args:
+            scores: C, [..., N, M], higher is better; what is dead or forbidden may hold anything and gets no gradient.
+            capacity: [M] or [..., M], most agents of each task.
+            agent_mask: [..., N] bool, living agents; dead ones get a row of zeros.
+            task_mask: [..., M] bool, living tasks.
+            pair_mask: [N, M] or [..., N, M] bool, allowed pairs.
+            lower: [M] or [..., M], least number of agents of each living task.
+            constraints: extra linear constraints; Z may then be fractional.
+            idle_price: agents may stay without a task at the score ``-idle_price`` (a row of zeros).
+
+        Returns:
+            Z [..., N, M], of the type and on the device of ``scores``.
+
+        Raises:
+            ValueError: as :func:`make_problem`; in the backward pass also for a gradient that is not finite.
+            InfeasibleAssignment: a state has no assignment; its message says why.
+        """
+        problem = tensor_problem(
+            scores, capacity, agent_mask, task_mask, pair_mask, lower, constraints, idle_price, self.solver
+        )
+        return _apply(scores, problem, self.differentiator, self.generator)
+
+    @override
+    def extra_repr(self) -> str:
+        options = "".join(f", {key}={value!r}" for key, value in self.options.items())
+        return f"{self.name!r}, solver={self.solver!r}{options}"
+
+    @override
+    def get_extra_state(self) -> Tensor:
+        return self.generator.get_state()
+
+    @override
+    def set_extra_state(self, state: Tensor) -> None:
+        self.generator.set_state(state.cpu())
 
 
 def assign(
@@ -74,31 +168,31 @@ def assign(
     tau: float | None = None,
     solver: str = "auto",
 ) -> Tensor:
-    """The LP as a differentiable function, Z = LP(C).
+    """The LP with the blackbox gradient as a function, Z = LP(C).
 
     The perturbation is lam * g with the gradient as it arrives: a loss that is a mean over B states shrinks g,
     and so the effective lambda, by B. Use a summed loss, ``tau``, or :func:`surrogate_loss`.
 
     Args:
-        scores: C, [B, N, M].
-        capacity: [M] or [B, M].
-        agent_mask: [B, N] bool, living agents; dead ones get a row of zeros and no gradient.
-        task_mask: [B, M] bool, living tasks.
+        scores: C, [..., N, M].
+        capacity: [M] or [..., M].
+        agent_mask: [..., N] bool, living agents; dead ones get a row of zeros and no gradient.
+        task_mask: [..., M] bool, living tasks.
         lam: absolute lambda, ignored when ``tau`` is given.
         tau: makes lambda relative, see :func:`relative_lambda`.
         solver: name in ``SOLVERS``.
 
     Returns:
-        Z [B, N, M], of the type and on the device of ``scores``.
+        Z [..., N, M], of the type and on the device of ``scores``.
 
     Raises:
-        ValueError: as :func:`make_problem`; in the backward pass also for a non-finite gradient; ``lam`` or
-            ``tau`` not positive.
-        InfeasibleAssignment: too few places.
+        ValueError: as :func:`make_problem`; in the backward pass also for a gradient that is not finite.
+        InfeasibleAssignment: a state has no assignment.
+        UserError: ``lam`` or ``tau`` not positive.
     """
-    _check_step(lam, tau)
-    problem = _problem(scores, capacity, agent_mask, task_mask)
-    return BlackboxAssignment.apply(scores, problem, lam, tau, solver)
+    differentiator = make_differentiator("blackbox", {"lam": lam} if tau is None else {"tau": tau})
+    problem = tensor_problem(scores, capacity, agent_mask, task_mask, solver=solver)
+    return _apply(scores, problem, differentiator, None)
 
 
 def surrogate_loss(
@@ -107,88 +201,94 @@ def surrogate_loss(
     capacity: Field,
     agent_mask: Field | None = None,
     task_mask: Field | None = None,
-    lam: float = LAMBDA,
-    tau: float | None = None,
+    *,
+    pair_mask: Field | None = None,
+    lower: Field | None = None,
+    constraints: Sequence[LinearConstraint] = (),
+    idle_price: float | None = None,
     solver: str = "auto",
+    differentiator: Differentiator | str = "blackbox",
+    generator: torch.Generator | None = None,
+    **options: Any,
 ) -> BlackboxStep:
-    """Loss whose gradient is the blackbox gradient for J = sum_ij z_ij A_ij, with lambda untouched by the mean.
+    """Loss whose gradient is -D for J = sum_ij z_ij A_ij, averaged over states, with A untouched by the mean.
 
-    loss = -(1/B) sum_b sum_ij stop_gradient((Z_lam - Z)_ij / lam) c_ij with Z_lam = LP(C + lam A). At B = 1 its
-    gradient equals that of ``-(assign(C) * A).sum()``; at larger B it is 1/B of it. Two solves.
+    loss = -(1/B) sum_b sum_ij stop_gradient(D_ij) c_ij. At B = 1 its gradient equals that of
+    ``-(layer(C) * A).sum()``; at larger B it is 1/B of it.
 
     Args:
-        scores: C, [B, N, M].
-        advantage: A = dJ/dZ, [B, N, M], higher is better; no gradient flows into it.
-        capacity: [M] or [B, M].
-        agent_mask: [B, N] bool, living agents.
-        task_mask: [B, M] bool, living tasks.
-        lam: absolute lambda, ignored when ``tau`` is given.
-        tau: makes lambda relative, see :func:`relative_lambda`.
+        scores: C, [..., N, M].
+        advantage: A = dJ/dZ, [..., N, M], higher is better; no gradient flows into it.
+        capacity: [M] or [..., M].
+        agent_mask: [..., N] bool, living agents.
+        task_mask: [..., M] bool, living tasks.
+        pair_mask: [N, M] or [..., N, M] bool, allowed pairs.
+        lower: [M] or [..., M], least number of agents of each living task.
+        constraints: extra linear constraints.
+        idle_price: agents may stay without a task at this price.
         solver: name in ``SOLVERS``.
+        differentiator: a name in ``DIFFERENTIATORS``, or a differentiator.
+        generator: CPU generator, for differentiators that draw noise.
+        options: of a differentiator given by its name; without any, ``blackbox`` takes lambda = 20.
 
     Raises:
-        ValueError: as :func:`assign`.
-        InfeasibleAssignment: too few places.
+        ValueError: as :func:`make_problem`; ``advantage`` is not finite; noise without a generator; options for a
+            differentiator that is made already.
+        InfeasibleAssignment: a state has no assignment.
+        UserError: an unknown differentiator or option.
     """
-    _check_step(lam, tau)
-    start = solve(_problem(scores, capacity, agent_mask, task_mask), solver)
-    step, changed = _finite_difference(start, _numpy(advantage), lam, tau, solver)
-    weight = _like(step, scores)
+    method = _made(differentiator, options)
+    problem = tensor_problem(
+        scores, capacity, agent_mask, task_mask, pair_mask, lower, constraints, idle_price, solver
+    )
+    start = method.forward(problem, generator)
+    found = method.ascent(problem, start, problem.take_in(advantage), generator)
+    weight = problem.give_back(found.direction, scores)
     # Scores that carry no weight may be anything, also infinite: 0 times that would not be 0.
     total = (weight * scores.masked_fill(weight == 0, 0.0)).sum()
-    return BlackboxStep(-total / max(len(scores), 1), float(changed.mean()) if len(changed) else 0.0)
+    changed = found.changed
+    return BlackboxStep(-total / max(len(changed), 1), float(changed.double().mean()) if len(changed) else 0.0)
 
 
 def relative_lambda(problem: AssignmentProblem, direction: NDArray[np.float64], tau: float) -> NDArray[np.float64]:
-    """[B] lambda per state: tau * (max - min of C) / max|A|, both over living pairs.
+    """[B] lambda per state: tau * (max - min of C) / max|A|, both over allowed pairs.
 
-    The perturbation lambda * A then has the size tau relative to the spread of the scores, whatever the scale of
-    either. A state without direction gets 1 (its perturbation is 0, so its gradient is too); a spread of 0
-    counts as 1.
+    See :func:`modules.assignment.differentiators.step_size.relative_size`.
 
     Args:
         problem: holds C and the masks.
         direction: A, [B, N, M].
         tau: relative size, for example 0.5.
     """
-    live = problem.agent_mask[:, :, None] & problem.task_mask[:, None, :]
-    highest = np.where(live, problem.scores, -np.inf).max((1, 2), initial=-np.inf)
-    lowest = np.where(live, problem.scores, np.inf).min((1, 2), initial=np.inf)
-    spread = np.where(highest > lowest, highest - lowest, 1.0)
-    largest = np.where(live, np.abs(direction), 0.0).max((1, 2), initial=0.0)
-    return np.where(largest > 0.0, tau * spread / np.where(largest > 0.0, largest, 1.0), 1.0)
+    tensors = tensor_problem(
+        torch.from_numpy(problem.scores), problem.capacity, problem.agent_mask, problem.task_mask, problem.pair_mask
+    )
+    found: NDArray[np.float64] = relative_size(tensors, tensors.take_in(torch.from_numpy(direction)), tau).numpy()
+    return found.reshape(-1)
 
 
-def _finite_difference(
-    start: Assignment, direction: NDArray[np.float64], lam: float, tau: float | None, solver: str
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """(Z_lam - Z) / lam with Z_lam = LP(C + lam A), [B, N, M], and [B] whether anything changed."""
-    problem = start.problem
-    size = np.full(len(direction), lam) if tau is None else relative_lambda(problem, direction, tau)
-    with np.errstate(invalid="ignore", over="ignore"):  # pairs that are out may hold anything
-        perturbed = problem.scores + size[:, None, None] * direction
-    end = solve(make_problem(perturbed, problem.capacity, problem.agent_mask, problem.task_mask), solver)
-    difference = end.z - start.z
-    changed: NDArray[np.bool_] = np.any(difference != 0.0, axis=(1, 2))
-    return difference / size[:, None, None], changed
+def _made(differentiator: Differentiator | str, options: dict[str, Any]) -> Differentiator:
+    if isinstance(differentiator, str):
+        return make_differentiator(differentiator, options or _plain_options(differentiator))
+    if options:
+        raise ValueError(f"options {sorted(options)} belong to a differentiator given by its name, not to a made one")
+    return differentiator
 
 
-def _problem(scores: Tensor, capacity: Field, agent_mask: Field | None, task_mask: Field | None) -> AssignmentProblem:
-    masks = (None if mask is None else _numpy(mask, np.bool_) for mask in (agent_mask, task_mask))
-    return make_problem(_numpy(scores, copy=True), _numpy(capacity), *masks)
+def _plain_options(name: str) -> dict[str, Any]:
+    # Here the mean over states leaves A as it is, so an absolute lambda means what it says.
+    return {"lam": LAMBDA} if name == "blackbox" else {}
 
 
-def _numpy(values: Field, dtype: Any = np.float64, copy: bool = False) -> NDArray[Any]:
-    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
-    # The backward pass needs the scores as they were, also when the tensor is changed in place since.
-    return np.array(array, dtype) if copy else np.asarray(array, dtype)
+def _apply(
+    scores: Tensor, problem: TensorProblem, differentiator: Differentiator, generator: torch.Generator | None
+) -> Tensor:
+    seed = None
+    if differentiator.stochastic and generator is not None:
+        seed = int(torch.randint(_SEEDS, (), generator=generator))
+    z: Tensor = AssignmentFunction.apply(scores, problem, differentiator, seed)
+    return z
 
 
-def _like(values: NDArray[Any], tensor: Tensor) -> Tensor:
-    return torch.as_tensor(values, dtype=tensor.dtype, device=tensor.device)
-
-
-def _check_step(lam: float, tau: float | None) -> None:
-    name, size = ("lam", lam) if tau is None else ("tau", tau)
-    if not (np.isfinite(size) and size > 0.0):
-        raise ValueError(f"{name} must be a positive number, not {size}")
+def _seeded(seed: int | None) -> torch.Generator | None:
+    return None if seed is None else torch.Generator().manual_seed(seed)
