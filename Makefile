@@ -3,7 +3,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export OMP_NUM_THREADS := 1
 
-.PHONY: check check-statistics test learn bench format
+.PHONY: check check-statistics test learn bench bench-assignment format
 
 check:
 	ruff check
@@ -25,6 +25,11 @@ learn:
 # One JSON document on standard output; about a minute on one core.
 bench:
 	@PYTHONPATH=src NUMBA_NUM_THREADS=1 python benchmarks/speed/throughput.py
+
+# The assignment solvers side by side: JSON and plots in OUT; about ten minutes on one core. ARGS=--cvxpy adds CVXPY.
+OUT ?= results/bench
+bench-assignment:
+	@PYTHONPATH=src:. python benchmarks/speed/assignment.py $(OUT) $(ARGS)
 
 format:
 	ruff check --fix

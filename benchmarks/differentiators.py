@@ -4,8 +4,8 @@
     python benchmarks/differentiators.py --variants         # other settings, to see what the defaults hang on
     python benchmarks/differentiators.py --markdown
 
-Task ``scores``: the scores C themselves are learned from a fixed Q through the layer, J = sum z Q, loss -J. Each of the
-100 starts has its own Q and C, both standard normal; Adam, the same learning rate and number of steps for all. Reported:
+Task ``scores``: the scores C themselves are learned from a fixed Q through the layer, J = sum z Q, loss -J. Each of
+the 100 starts has its own Q and C, both standard normal; Adam, the same rate and number of steps for all. Reported:
 share of starts whose LP(C) is optimal under Q at the end, and regret.
 
 Task ``network``: a network (one hidden layer, sigmoid scores in [0, 1]) reads Q and learns to assign, on fresh random
@@ -43,25 +43,30 @@ Setting = tuple[str, dict[str, Any]]
 
 DEFAULTS: list[Setting] = [(name, {}) for name in DIFFERENTIATORS]
 VARIANTS: list[Setting] = [
-    *(("blackbox", {"lam": lam}) for lam in (0.05, 0.2, 1.0, 20.0)),
-    *(("blackbox", {"tau": tau}) for tau in (0.5, 2.0, 5.0)),
-    *(("blackbox_two_sided", {"tau": tau}) for tau in (0.2, 2.0, 20.0)),
-    ("imle", {"tau": 0.5}),
+    *(("blackbox", {"lam": lam}) for lam in (1.0, 20.0)),
+    *(("blackbox", {"tau": tau}) for tau in (0.5, 5.0, 20.0, 100.0)),
+    *(("blackbox_two_sided", {"tau": tau}) for tau in (0.5, 20.0)),
+    ("imle", {"samples": 1}),
+    ("imle", {"tau": 2.0}),
     ("imle", {"noise": "sum_of_gamma"}),
     ("imle", {"forward": "mean"}),
     ("perturbed", {"forward": "exact"}),
-    ("perturbed", {"samples": 8}),
-    ("perturbed", {"sigma": 1.0}),
+    ("perturbed", {"samples": 16}),
+    *(("perturbed", {"relative_sigma": sigma}) for sigma in (0.1, 0.25, 1.0)),
     ("score_function", {"pairs": 4}),
-    ("score_function", {"sigma": 1.0}),
-    *(("sinkhorn", {"epsilon": epsilon}) for epsilon in (0.03, 0.3, 1.0)),
+    *(("sinkhorn", {"epsilon": epsilon}) for epsilon in (0.1, 1.0)),
+    *(("sinkhorn", {"relative_epsilon": epsilon}) for epsilon in (0.05, 0.25)),
     ("sinkhorn", {"forward": "soft"}),
+    ("sinkhorn", {"backward": "unrolled"}),
     ("identity", {"project": "rows"}),
     ("identity", {"project": "rows_and_columns"}),
     ("identity", {"project": "nothing"}),
     ("fenchel_young", {"samples": 1}),
-    ("spo_plus", {"lam": None}),
-    *(("qp", {"epsilon": epsilon}) for epsilon in (0.1, 0.3, 3.0)),
+    *(("fenchel_young", {"relative_sigma": sigma}) for sigma in (0.1, 0.5)),
+    ("spo_plus", {"lam": 1.0}),
+    ("spo_plus", {"tau": 1.0}),
+    ("qp", {"epsilon": 1.0}),
+    *(("qp", {"relative_epsilon": epsilon}) for epsilon in (0.25, 0.5, 2.0)),
     ("qp", {"forward": "soft"}),
 ]
 

@@ -2,8 +2,8 @@
 
 from modules.assignment.capacity_rules import relax_capacity, with_idle
 from modules.assignment.constraints import LinearConstraint, at_most, budget, incompatible
-from modules.assignment.feasibility import Certificate, InfeasibleAssignment, check_feasible, explain
 from modules.assignment.differentiators import DIFFERENTIATORS, Differentiator, make_differentiator
+from modules.assignment.feasibility import Certificate, InfeasibleAssignment, check_feasible, explain
 from modules.assignment.layer import (
     AssignmentLayer,
     BlackboxStep,

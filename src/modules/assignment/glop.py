@@ -66,6 +66,9 @@ def solve_glop(problem: AssignmentProblem) -> Assignment:
     allowed = problem.allowed()
     for state in np.flatnonzero(problem.task_mask.any(1)):
         _solve_state(problem, int(state), allowed[state], shares[state], price[state])
+    np.clip(shares, 0.0, 1.0, out=shares)
+    # Without a lower bound a price below 0 is a rounding error.
+    np.maximum(price, 0.0, out=price, where=True if problem.lower is None else problem.lower == 0.0)
     whole = ~general_states(problem)
     near = np.rint(shares)
     if (np.abs(shares - near)[whole] > INTEGRAL_TOLERANCE).any():
@@ -96,10 +99,8 @@ def _solve_state(
     status, solution, duals = _solve(program)
     if status != SolveStatus.OPTIMAL:
         raise _no_optimum(problem, state, status)
-    shares[at] = np.clip(solution, 0.0, 1.0)
-    prices = duals[len(agents) : len(agents) + len(tasks)] * spread
-    # Without a lower bound a price below 0 is a rounding error.
-    price[tasks] = np.where(lower > 0.0, prices, np.maximum(prices, 0.0))
+    shares[at] = solution
+    price[tasks] = duals[len(agents) : len(agents) + len(tasks)] * spread
 
 
 def _scaled(scores: Array, row: NDArray[np.int64], n_agents: int) -> tuple[Array, float]:

@@ -188,6 +188,22 @@ def _solve_all(
             price[b, t] = bar[t] if task_mask[b, t] else 0.0
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def _states_with_a_stuck_agent(pair_mask: Array, agent_mask: Array, task_mask: Array) -> Array:
+    """[B] states with a living agent that may go to no living task, so that it has no best task to start at."""
+    n_states, n, m = pair_mask.shape
+    stuck = np.zeros(n_states, np.bool_)
+    for b in range(n_states):
+        if not task_mask[b].any():
+            continue
+        for i in range(n):
+            placed = not agent_mask[b, i]
+            for t in range(m):
+                placed |= pair_mask[b, i, t] & task_mask[b, t]
+            stuck[b] |= not placed
+    return stuck
+
+
 def solve_batch(
     scores: Array,
     capacity: Array,
@@ -221,9 +237,7 @@ def solve_batch(
     stuck = None
     if pair_mask is not None:
         scores = np.where(pair_mask, scores, -np.inf)
-        # An agent that may go nowhere has no best task to start at.
-        nowhere = agent_mask & ~(pair_mask & task_mask[:, None, :]).any(2)
-        stuck = np.asarray(nowhere.any(1) & task_mask.any(1))
+        stuck = _states_with_a_stuck_agent(pair_mask, agent_mask, task_mask)
         agent_mask = agent_mask & ~stuck[:, None]
     arrays = scores, capacity, agent_mask, task_mask, lower, index, price, feasible
     threads: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]

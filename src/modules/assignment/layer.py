@@ -238,16 +238,15 @@ def surrogate_loss(
         UserError: an unknown differentiator or option.
     """
     method = _made(differentiator, options)
-    problem = tensor_problem(
-        scores, capacity, agent_mask, task_mask, pair_mask, lower, constraints, idle_price, solver
-    )
+    problem = tensor_problem(scores, capacity, agent_mask, task_mask, pair_mask, lower, constraints, idle_price, solver)
+    if scores.numel() == 0:
+        return BlackboxStep(-scores.sum(), 0.0)
     start = method.forward(problem, generator)
     found = method.ascent(problem, start, problem.take_in(advantage), generator)
     weight = problem.give_back(found.direction, scores)
     # Scores that carry no weight may be anything, also infinite: 0 times that would not be 0.
     total = (weight * scores.masked_fill(weight == 0, 0.0)).sum()
-    changed = found.changed
-    return BlackboxStep(-total / max(len(changed), 1), float(changed.double().mean()) if len(changed) else 0.0)
+    return BlackboxStep(-total / len(found.changed), float(found.changed.double().mean()))
 
 
 def relative_lambda(problem: AssignmentProblem, direction: NDArray[np.float64], tau: float) -> NDArray[np.float64]:
@@ -283,6 +282,8 @@ def _plain_options(name: str) -> dict[str, Any]:
 def _apply(
     scores: Tensor, problem: TensorProblem, differentiator: Differentiator, generator: torch.Generator | None
 ) -> Tensor:
+    if scores.numel() == 0:
+        return scores.clone()
     seed = None
     if differentiator.stochastic and generator is not None:
         seed = int(torch.randint(_SEEDS, (), generator=generator))

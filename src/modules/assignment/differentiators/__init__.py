@@ -14,7 +14,7 @@ _HERE = "modules.assignment.differentiators"
 
 for _name, _class, _options in (
     ("blackbox", "blackbox:Blackbox", "step_size:StepOptions"),
-    ("blackbox_two_sided", "blackbox_two_sided:TwoSidedBlackbox", "blackbox_two_sided:TwoSidedOptions"),
+    ("blackbox_two_sided", "blackbox_two_sided:TwoSidedBlackbox", "step_size:StepOptions"),
     ("imle", "imle:Imle", "imle:ImleOptions"),
     ("perturbed", "perturbed:Perturbed", "perturbed:PerturbedOptions"),
     ("score_function", "score_function:ScoreFunction", "score_function:ScoreFunctionOptions"),
@@ -22,7 +22,7 @@ for _name, _class, _options in (
     ("identity", "identity:Identity", "identity:IdentityOptions"),
     ("fenchel_young", "fenchel_young:FenchelYoung", "fenchel_young:FenchelYoungOptions"),
     ("spo_plus", "spo_plus:SpoPlus", "spo_plus:SpoPlusOptions"),
-    ("qp", "qp:Qp", "qp:QpOptions"),
+    ("qp", "qp:Qp", "smoothed:SmoothedOptions"),
 ):
     DIFFERENTIATORS.add(_name, f"{_HERE}.{_class}", f"{_HERE}.{_options}")
 

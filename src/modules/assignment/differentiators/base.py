@@ -106,7 +106,7 @@ class TensorProblem:
         """Columns and, for fractional vertices, shares; leading copies of the batch are solved in one call."""
         self._check_finite(scores)
         copies = 1 if scores.dim() == 3 else len(scores)
-        flat = scores.reshape(-1, *scores.shape[-2:])
+        flat = scores.reshape(copies * len(self.scores), *scores.shape[-2:])
         if self.solver == "torch":
             return self._solved_on_device(flat, copies).reshape(scores.shape[:-1]), None
         many = self.host if copies == 1 else self.host.take(np.tile(np.arange(len(self.scores)), copies))
@@ -119,9 +119,17 @@ class TensorProblem:
     def _solved_on_device(self, scores: Tensor, copies: int) -> Tensor:
         from modules.assignment.torch_solver import solve_tensors
 
-        fields = (self.capacity, self.agent_mask, self.task_mask, self.pair_mask, self.lower)
-        repeated = (None if x is None else x.repeat(copies, *[1] * (x.dim() - 1)) for x in fields)
-        index: Tensor = solve_tensors(scores, *repeated)[0]
+        def many(field: Tensor) -> Tensor:
+            return field.repeat(copies, *[1] * (field.dim() - 1))
+
+        index: Tensor = solve_tensors(
+            scores,
+            many(self.capacity),
+            many(self.agent_mask),
+            many(self.task_mask),
+            None if self.pair_mask is None else many(self.pair_mask),
+            None if self.lower is None else many(self.lower),
+        )[0]
         return index
 
     def _check_finite(self, scores: Tensor) -> None:
@@ -132,7 +140,7 @@ class TensorProblem:
             *_, b, i, j = bad.nonzero()[0].tolist()
             raise ValueError(
                 f"{self.host.name_of(b)}: the perturbed score of agent {i} for task {j} is {scores[bad][0].item()}; "
-                "gradients and advantages of living agents and tasks must be finite, and so must their sum with the scores"
+                "gradients and advantages of living agents and tasks must be finite, their sum with the scores too"
             )
 
 
@@ -174,7 +182,9 @@ def tensor_problem(
     host = make_problem(
         values.numpy() if at_host else np.zeros(values.shape),
         as_numpy(capacity),
-        *(None if mask is None else as_numpy(mask, np.bool_) for mask in (agent_mask, task_mask, pair_mask)),
+        _mask(agent_mask),
+        _mask(task_mask),
+        _mask(pair_mask),
         lower=None if lower is None else as_numpy(lower),
         constraints=tuple(constraints),
     )
@@ -212,6 +222,10 @@ def _solver_for(host: AssignmentProblem, solver: str, at_host: bool) -> str:
     require_integral(host, "torch")
     check_places(host)  # not repeated: other scores change nothing about it
     return "torch"
+
+
+def _mask(mask: Field | None) -> NDArray[np.bool_] | None:
+    return None if mask is None else as_numpy(mask, np.bool_)
 
 
 def as_numpy(values: Field, dtype: Any = np.float64) -> NDArray[Any]:

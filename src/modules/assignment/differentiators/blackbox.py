@@ -27,8 +27,9 @@ class Blackbox(Differentiator):
     Solves: 1 forward, 1 backward. Forward: the exact LP.
 
     Exact for: the piecewise linear replacement above. <D, A> is never negative, and D = 0 exactly where Z is
-    already best for C + lam A. Large lambda: D points from Z to the assignment that is best under A. Small
-    lambda: closer to the objective, but 0 in most states; a wrong C with a margin above lam |A| stays where it is.
+    already best for C + lam A. Large lambda: D points from Z to the assignment that is best under A; it asks for no
+    margin, so that a network's scores can shrink until all are tied (noise on the scores prevents it, see ``imle``).
+    Small lambda: closer to the objective, but 0 in most states; a wrong C with a margin above lam |A| stays.
 
     Source: Vlastelica et al., Differentiation of Blackbox Combinatorial Solvers, 2020, algorithm 1 and theorem 1.
     """

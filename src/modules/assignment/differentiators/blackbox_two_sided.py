@@ -6,18 +6,11 @@ Shape legend: B states, N agents, M tasks.
 from __future__ import annotations
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
 
 from modules.assignment.differentiators.base import Ascent, Differentiator, Plan, TensorProblem, ascent
 from modules.assignment.differentiators.step_size import StepOptions, step_size
-
-
-class TwoSidedOptions(StepOptions):
-    """Size of the perturbation; small, since the worse side never vanishes."""
-
-    tau: float = Field(0.5, gt=0, description="spread of lambda A relative to that of the scores; used when lam is null")
 
 
 class TwoSidedBlackbox(Differentiator):
@@ -39,7 +32,7 @@ class TwoSidedBlackbox(Differentiator):
     Source: the central form of Vlastelica et al. 2020; as the average of both sides in Paulus et al., LPGD, 2024.
     """
 
-    def __init__(self, options: TwoSidedOptions) -> None:
+    def __init__(self, options: StepOptions) -> None:
         self.options = options
 
     @override

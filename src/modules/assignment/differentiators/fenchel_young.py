@@ -10,18 +10,15 @@ from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
 
-from components.registry import Options
 from modules.assignment.differentiators.base import Ascent, Differentiator, Plan, TensorProblem, ascent, generator_of
-from modules.assignment.differentiators.noise import draw_noise
-from modules.assignment.differentiators.step_size import best_plan, smoothing, spread
+from modules.assignment.differentiators.noise import NoiseOptions, noisy_copies
+from modules.assignment.differentiators.step_size import best_plan, spread
 
 
-class FenchelYoungOptions(Options):
-    """Noise."""
+class FenchelYoungOptions(NoiseOptions):
+    """Gaussian noise."""
 
     samples: int = Field(8, ge=1, description="noisy copies of each state")
-    sigma: float | None = Field(None, gt=0, description="scale of the noise in units of the scores; null = relative")
-    relative_sigma: float = Field(0.25, gt=0, description="the same relative to the spread of the scores of each state")
 
 
 class FenchelYoung(Differentiator):
@@ -51,7 +48,6 @@ class FenchelYoung(Differentiator):
 
     @override
     def ascent(self, problem: TensorProblem, start: Plan, direction: Tensor, rng: torch.Generator | None) -> Ascent:
-        noise = draw_noise("gaussian", self.options.samples, problem, generator_of(self, rng))
-        sigma = smoothing(problem, self.options.sigma, self.options.relative_sigma)
-        mean = problem.plan(problem.scores + sigma * noise).mean(0)
-        return ascent(spread(direction, problem.allowed) * (best_plan(problem, direction) - mean))
+        copies = noisy_copies("gaussian", self.options.samples, problem, self.options, generator_of(self, rng))
+        away = best_plan(problem, direction) - copies.plans.mean(0)
+        return ascent(spread(direction, problem.allowed) * away)

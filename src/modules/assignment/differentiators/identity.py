@@ -22,8 +22,7 @@ class IdentityOptions(Options):
     """What is taken out of the gradient."""
 
     project: Literal["invariant", "rows", "rows_and_columns", "nothing"] = Field(
-        "invariant",
-        description="means taken out: per agent, and per task where all places are always filled; per agent; both; none",
+        "invariant", description="means taken out: what changes no assignment, or a fixed choice"
     )
 
 

@@ -13,17 +13,16 @@ from torch import Tensor
 from typing_extensions import override
 
 from modules.assignment.differentiators.base import Ascent, Differentiator, Plan, TensorProblem, ascent, generator_of
-from modules.assignment.differentiators.noise import NoiseName, draw_noise
-from modules.assignment.differentiators.step_size import StepOptions, smoothing, step_size
+from modules.assignment.differentiators.noise import NoiseName, NoiseOptions, NoisyCopies, noisy_copies
+from modules.assignment.differentiators.step_size import StepOptions, step_size
 
 
-class ImleOptions(StepOptions):
+class ImleOptions(StepOptions, NoiseOptions):
     """Noise and size of the perturbation."""
 
+    tau: float = Field(50.0, gt=0, description="spread of lambda A relative to that of the scores, when lam is null")
     samples: int = Field(8, ge=1, description="noisy copies of each state")
     noise: NoiseName = Field("gaussian", description="sum_of_gamma is the paper's; it takes longer to draw than to use")
-    sigma: float | None = Field(None, gt=0, description="scale of the noise in units of the scores; null = relative")
-    relative_sigma: float = Field(0.25, gt=0, description="the same relative to the spread of the scores of each state")
     forward: Literal["exact", "mean"] = Field("exact", description="the LP, or the mean assignment of the noisy copies")
 
 
@@ -56,16 +55,15 @@ class Imle(Differentiator):
     def forward(self, problem: TensorProblem, rng: torch.Generator | None) -> Plan:
         if self.options.forward == "exact":
             return Plan(problem.plan(problem.scores))
-        noisy, plans = self._copies(problem, rng)
-        return Plan(plans.mean(0), (noisy, plans))
+        copies = self._copies(problem, rng)
+        return Plan(copies.plans.mean(0), copies)
 
     @override
     def ascent(self, problem: TensorProblem, start: Plan, direction: Tensor, rng: torch.Generator | None) -> Ascent:
-        noisy, plans = start.memory or self._copies(problem, rng)
+        copies: NoisyCopies = start.memory or self._copies(problem, rng)
         size = step_size(problem, direction, self.options)
-        return ascent((problem.plan(noisy + size * direction) - plans).mean(0) / size)
+        return ascent((problem.plan(copies.scores + size * direction) - copies.plans).mean(0) / size)
 
-    def _copies(self, problem: TensorProblem, rng: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        noise = draw_noise(self.options.noise, self.options.samples, problem, generator_of(self, rng))
-        noisy = problem.scores + smoothing(problem, self.options.sigma, self.options.relative_sigma) * noise
-        return noisy, problem.plan(noisy)
+    def _copies(self, problem: TensorProblem, rng: torch.Generator | None) -> NoisyCopies:
+        options = self.options
+        return noisy_copies(options.noise, options.samples, problem, options, generator_of(self, rng))

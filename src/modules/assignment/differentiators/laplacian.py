@@ -31,7 +31,7 @@ def projected(values: Tensor, weights: Tensor, columns: Tensor) -> Tensor:
     moved = values - b.unsqueeze(1)
     kept = moved - (share * moved).sum(2, keepdim=True)
     # What is left of a direction that is projected out entirely is rounding, not a direction.
-    return weights * torch.where(kept.abs() > ROUNDING * _largest(values), kept, 0.0)
+    return weights * torch.where(kept.abs() > ROUNDING * values.abs().amax((1, 2), keepdim=True), kept, 0.0)
 
 
 def solve_columns(weights: Tensor, right: Tensor, columns: Tensor) -> Tensor:
@@ -61,10 +61,3 @@ def laplacian_times(weights: Tensor, b: Tensor) -> Tensor:
     row = weights.sum(2)
     mean = (weights @ b.unsqueeze(2)).squeeze(2) / torch.where(row > 0.0, row, 1.0)
     return (weights * (b.unsqueeze(1) - mean.unsqueeze(2))).sum(1)
-
-
-def _largest(values: Tensor) -> Tensor:
-    """[B, 1, 1] max|A|; 0 where there are no pairs."""
-    if values.numel() == 0:
-        return values.new_zeros((len(values), 1, 1))
-    return values.abs().amax((1, 2), keepdim=True)

@@ -6,17 +6,41 @@ Shape legend: S noisy copies, B states, N agents, M tasks.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from components.registry import Options
 from modules.assignment.differentiators.base import TensorProblem
+from modules.assignment.differentiators.step_size import in_units
 
 NoiseName = Literal["gaussian", "gumbel", "sum_of_gamma"]
 # Terms of the sum that stands for its infinite series.
 GAMMA_TERMS = 10
+
+
+class NoiseOptions(Options):
+    """Scale of the noise."""
+
+    sigma: float | None = Field(None, gt=0, description="scale of the noise; null = relative_sigma counts")
+    relative_sigma: float = Field(0.25, gt=0, description="the same relative to the spread of each state's scores")
+
+
+class NoisyCopies(NamedTuple):
+    """Noisy copies of a batch, solved.
+
+    Attributes:
+        noise: xi, [S, B, N, M] of unit scale.
+        scores: C + sigma xi, [S, B, N, M].
+        plans: Z of each, [S, B, N, M].
+    """
+
+    noise: Tensor
+    scores: Tensor
+    plans: Tensor
 
 
 def gaussian(shape: tuple[int, ...], problem: TensorProblem, rng: torch.Generator) -> Tensor:
@@ -60,3 +84,17 @@ def draw_noise(name: NoiseName, samples: int, problem: TensorProblem, rng: torch
     """
     drawn = _NOISES[name]((samples, *problem.scores.shape), problem, rng)
     return drawn.to(problem.scores.device).masked_fill_(~problem.allowed, 0.0)
+
+
+def noise_scale(problem: TensorProblem, options: NoiseOptions) -> Tensor:
+    """[B, 1, 1] sigma of each state."""
+    return in_units(problem, options.sigma, options.relative_sigma)
+
+
+def noisy_copies(
+    name: NoiseName, samples: int, problem: TensorProblem, options: NoiseOptions, rng: torch.Generator
+) -> NoisyCopies:
+    """Draws and solves S copies."""
+    noise = draw_noise(name, samples, problem, rng)
+    scores = problem.scores + noise_scale(problem, options) * noise
+    return NoisyCopies(noise, scores, problem.plan(scores))

@@ -12,19 +12,17 @@ from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
 
-from components.registry import Options
 from modules.assignment.differentiators.base import Ascent, Differentiator, Plan, TensorProblem, ascent, generator_of
-from modules.assignment.differentiators.noise import draw_noise
-from modules.assignment.differentiators.step_size import smoothing, without_row_means
+from modules.assignment.differentiators.noise import NoiseOptions, NoisyCopies, noise_scale, noisy_copies
+from modules.assignment.differentiators.step_size import without_row_means
 
 
-class PerturbedOptions(Options):
+class PerturbedOptions(NoiseOptions):
     """Noise and forward pass."""
 
     samples: int = Field(64, ge=2, description="noisy copies of each state")
     noise: Literal["gaussian", "gumbel"] = Field("gaussian", description="distribution of the noise")
-    sigma: float | None = Field(None, gt=0, description="scale of the noise in units of the scores; null = relative")
-    relative_sigma: float = Field(0.25, gt=0, description="the same relative to the spread of the scores of each state")
+    relative_sigma: float = Field(0.5, gt=0, description="the same relative to the spread of each state's scores")
     forward: Literal["mean", "exact"] = Field("mean", description="the mean assignment of the copies, or the LP")
 
 
@@ -56,23 +54,19 @@ class Perturbed(Differentiator):
     def forward(self, problem: TensorProblem, rng: torch.Generator | None) -> Plan:
         if self.options.forward == "exact":
             return Plan(problem.plan(problem.scores))
-        noise, plans = self._copies(problem, rng)
-        return Plan(plans.mean(0), (noise, plans))
+        copies = self._copies(problem, rng)
+        return Plan(copies.plans.mean(0), copies)
 
     @override
     def ascent(self, problem: TensorProblem, start: Plan, direction: Tensor, rng: torch.Generator | None) -> Ascent:
-        noise, plans = start.memory or self._copies(problem, rng)
-        samples = self.options.samples
-        value = (plans * direction).sum((2, 3), keepdim=True)
-        # Less the mean of the others: (S / (S - 1)) times less the mean of all.
+        copies: NoisyCopies = start.memory or self._copies(problem, rng)
+        value = (copies.plans * direction).sum((2, 3), keepdim=True)
+        # Less the mean of the others: S / (S - 1) times less the mean of all.
         value = value - value.mean(0, keepdim=True)
-        slope = noise if self.options.noise == "gaussian" else 1.0 - torch.exp(-noise)
-        step = (slope * value).sum(0) / ((samples - 1) * self._sigma(problem))
+        slope = copies.noise if self.options.noise == "gaussian" else 1.0 - torch.exp(-copies.noise)
+        step = (slope * value).sum(0) / ((self.options.samples - 1) * noise_scale(problem, self.options))
         return ascent(without_row_means(step, problem.allowed))
 
-    def _copies(self, problem: TensorProblem, rng: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        noise = draw_noise(self.options.noise, self.options.samples, problem, generator_of(self, rng))
-        return noise, problem.plan(problem.scores + self._sigma(problem) * noise)
-
-    def _sigma(self, problem: TensorProblem) -> Tensor:
-        return smoothing(problem, self.options.sigma, self.options.relative_sigma)
+    def _copies(self, problem: TensorProblem, rng: torch.Generator | None) -> NoisyCopies:
+        options = self.options
+        return noisy_copies(options.noise, options.samples, problem, options, generator_of(self, rng))

@@ -12,21 +12,19 @@ from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
 
-from components.registry import Options
 from modules.assignment.differentiators.base import Ascent, Differentiator, Plan, TensorProblem, ascent, generator_of
-from modules.assignment.differentiators.noise import draw_noise
-from modules.assignment.differentiators.step_size import smoothing, without_row_means
+from modules.assignment.differentiators.noise import NoiseOptions, draw_noise, noise_scale
+from modules.assignment.differentiators.step_size import without_row_means
 
 # Values [S, B] of assignments [S, B, N, M].
 Objective = Callable[[Tensor], Tensor]
 
 
-class ScoreFunctionOptions(Options):
-    """Noise."""
+class ScoreFunctionOptions(NoiseOptions):
+    """Gaussian noise."""
 
     pairs: int = Field(16, ge=1, description="antithetic pairs of noisy copies of each state")
-    sigma: float | None = Field(None, gt=0, description="scale of the noise in units of the scores; null = relative")
-    relative_sigma: float = Field(0.25, gt=0, description="the same relative to the spread of the scores of each state")
+    relative_sigma: float = Field(0.5, gt=0, description="the same relative to the spread of each state's scores")
 
 
 class ScoreFunction(Differentiator):
@@ -66,7 +64,7 @@ class ScoreFunction(Differentiator):
             objective: J, from assignments [S, B, N, M] to values [S, B]; need not be differentiable.
             rng: CPU generator of the noise.
         """
-        pairs, sigma = self.options.pairs, smoothing(problem, self.options.sigma, self.options.relative_sigma)
+        pairs, sigma = self.options.pairs, noise_scale(problem, self.options)
         noise = draw_noise("gaussian", pairs, problem, generator_of(self, rng))
         plans = problem.plan(torch.cat((problem.scores + sigma * noise, problem.scores - sigma * noise)))
         better, worse = objective(plans).reshape(2, pairs, -1, 1, 1)

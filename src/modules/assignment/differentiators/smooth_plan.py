@@ -51,7 +51,7 @@ class Regularizer(Protocol):
         """Each agent's best mixture for scores C - v.
 
         Returns:
-            Z [B, N, M], weights w = eps dZ/dC at fixed duals [B, N, M], u [B, N], and the dual objective's terms [B, N].
+            Z [B, N, M], weights w = eps dZ/dC at fixed duals [B, N, M], u [B, N], the dual objective by agent [B, N].
         """
 
     def columns(self, scores: Tensor, allowed: Tensor, low: Tensor, high: Tensor, epsilon: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ class Square:
 
 
 def _threshold(values: Tensor, total: Tensor, dim: int) -> Tensor:
-    """t with sum max(0, values - t) = total along ``dim``, total positive (Held et al. 1974)."""
+    """The t with sum max(0, values - t) = total along ``dim``, total positive (Held et al. 1974)."""
     ordered = values.sort(dim, descending=True).values
     shape = [1, 1, 1]
     shape[dim] = values.shape[dim]
@@ -185,8 +185,8 @@ def smooth_plan(problem: TensorProblem, regularizer: Regularizer, epsilon: Tenso
             return SmoothPlan(plan, weights, price != 0.0, price)
         point = _next(states, regularizer, point)
     raise RuntimeError(
-        f"the smoothed assignment of {problem.host.name_of(int(left[0]))} did not converge in {MAX_ROUNDS} rounds (loads "
-        f"wrong by {float(point.error[0]):.1e} agents): raise epsilon = {float(states.epsilon[0]):g}, or bound the scores"
+        f"the smoothed assignment of {problem.host.name_of(int(left[0]))} did not converge in {MAX_ROUNDS} rounds "
+        f"(loads wrong by {float(point.error[0]):.1e} agents): raise epsilon = {float(states.epsilon[0]):g}"
     )
 
 
@@ -225,8 +225,6 @@ def _states(problem: TensorProblem, epsilon: Tensor) -> _States:
 
 def _first_epsilon(states: _States) -> Tensor:
     """[B, 1] epsilon times a power of 4, no less than the size of the scores."""
-    if states.scores.numel() == 0:
-        return states.epsilon
     size = states.scores.abs().amax((1, 2)).unsqueeze(1)
     steps = torch.log((size / states.epsilon).clamp(min=1.0)) / math.log(4.0)
     return states.epsilon * 4.0 ** steps.ceil()

@@ -23,7 +23,7 @@ class StepOptions(Options):
     """Size of the perturbation lambda * A."""
 
     lam: float | None = Field(None, gt=0, description="absolute lambda; null = relative, see tau")
-    tau: float = Field(20.0, gt=0, description="spread of lambda A relative to that of the scores; used when lam is null")
+    tau: float = Field(2.0, gt=0, description="spread of lambda A relative to that of the scores, when lam is null")
 
 
 def step_size(problem: TensorProblem, direction: Tensor, options: StepOptions) -> Tensor:
@@ -65,8 +65,8 @@ def scale(problem: TensorProblem) -> Tensor:
     return torch.where(found > 0.0, found, 1.0)
 
 
-def smoothing(problem: TensorProblem, absolute: float | None, relative: float) -> Tensor:
-    """[B, 1, 1] width of the smoothing: the same in units of the scores, or relative to the spread of each state."""
+def in_units(problem: TensorProblem, absolute: float | None, relative: float) -> Tensor:
+    """[B, 1, 1] a width of smoothing in units of the scores, or else relative to the spread of each state."""
     if absolute is None:
         return relative * scale(problem)
     return problem.scores.new_full((len(problem.scores), 1, 1), absolute)
