@@ -29,7 +29,7 @@ bench:
 # The assignment solvers side by side: JSON and plots in OUT; about ten minutes on one core. ARGS=--cvxpy adds CVXPY.
 OUT ?= results/bench
 bench-assignment:
-	@PYTHONPATH=src:. python benchmarks/speed/assignment.py $(OUT) $(ARGS)
+	@python benchmarks/speed/assignment.py $(OUT) $(ARGS)
 
 format:
 	ruff check --fix

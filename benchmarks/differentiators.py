@@ -57,7 +57,6 @@ VARIANTS: list[Setting] = [
     *(("sinkhorn", {"epsilon": epsilon}) for epsilon in (0.1, 1.0)),
     *(("sinkhorn", {"relative_epsilon": epsilon}) for epsilon in (0.05, 0.25)),
     ("sinkhorn", {"forward": "soft"}),
-    ("sinkhorn", {"backward": "unrolled"}),
     ("identity", {"project": "rows"}),
     ("identity", {"project": "rows_and_columns"}),
     ("identity", {"project": "nothing"}),

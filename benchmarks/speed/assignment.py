@@ -1,7 +1,7 @@
 """Measures the assignment solvers side by side, one thread, and writes JSON and plots of their growth.
 
-    make bench-assignment                                  # into bench/assignment, about ten minutes on one core
-    PYTHONPATH=src:. python benchmarks/speed/assignment.py FOLDER [--quick] [--cvxpy]
+    make bench-assignment                                  # into results/bench, about ten minutes on one core
+    python benchmarks/speed/assignment.py FOLDER [--quick] [--cvxpy]
 
 All rates are LPs per second of CPU time of this process, best and median over windows of CPU time. Timed is the way
 from checked NumPy problems to assignments. Scores are standard normal; ``tight`` capacities are a random split of N
@@ -31,13 +31,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.speed.assignment_methods import direct_lsa, rebuilt_glop
-from benchmarks.speed.assignment_plot import plot
-from benchmarks.speed.throughput import ROOT, installed, machine, rates, tell
 
-from components.files import write_json_atomic
-from modules.assignment import AssignmentLayer, AssignmentProblem, kernel, make_problem, solve
-from utils.run_record import git_commit
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "src")]
+
+from benchmarks.speed.assignment_methods import direct_lsa, rebuilt_glop  # noqa: E402
+from benchmarks.speed.assignment_plot import plot  # noqa: E402
+from benchmarks.speed.throughput import installed, machine, rates, tell  # noqa: E402
+
+from components.files import write_json_atomic  # noqa: E402
+from modules.assignment import AssignmentLayer, AssignmentProblem, kernel, make_problem, solve  # noqa: E402
+from utils.run_record import git_commit  # noqa: E402
 
 KINDS = ("tight", "slack")
 CVXPY_SIZES = ((3, 3), (5, 3), (7, 5), (10, 10), (20, 20))

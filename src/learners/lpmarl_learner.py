@@ -27,7 +27,7 @@ from envs.base import EnvInfo
 from learners.base import Learner, Metrics, adam, blend_target, read_metrics, step
 from learners.lpmarl_batches import HighBatch, LowBatch, sample_high, sample_low
 from modules.assignment import make_problem, solve
-from modules.assignment.differentiators import DIFFERENTIATORS, Differentiator, make_differentiator
+from modules.assignment.differentiators import Differentiator, make_differentiator
 from modules.assignment.layer import surrogate_loss
 from modules.critics.lpmarl_critic import LpmarlCritic
 from modules.graph import Graph, build_graph
@@ -59,7 +59,7 @@ class LpmarlLearnerOptions(Options):
     differentiator: str = Field("blackbox", description="gradient through the assignment LP, see docs/assignment.md")
     differentiator_args: dict[str, Any] = Field(default_factory=dict, description="options of the differentiator")
     blackbox_lambda: float = Field(
-        20.0, gt=0, description="lambda of differentiators that perturb the scores, unless differentiator_args has one"
+        20.0, gt=0, description="lambda of the blackbox differentiator, unless differentiator_args has lam or tau"
     )
     high_actor_weight: float = Field(
         1.0, gt=0, description="factor on the high-level actor loss: each differentiator's direction has its own size"
@@ -355,10 +355,10 @@ class LpmarlLearner(Learner):
 
 
 def _differentiator(options: LpmarlLearnerOptions) -> Differentiator:
-    """The differentiator; one that perturbs the scores gets ``blackbox_lambda`` where no step size is given."""
+    """The differentiator; the default one gets ``blackbox_lambda`` where no step size is given."""
     given = dict(options.differentiator_args)
-    takes_lambda = "lam" in DIFFERENTIATORS.options(options.differentiator).model_fields
-    if takes_lambda and not {"lam", "tau"} & set(given):
+    default = LpmarlLearnerOptions.model_fields["differentiator"].default
+    if options.differentiator == default and not {"lam", "tau"} & set(given):
         given["lam"] = options.blackbox_lambda
     return make_differentiator(options.differentiator, given)
 

@@ -20,7 +20,7 @@ def test_quick_benchmark_writes_json_and_plots(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "benchmarks/speed/assignment.py", str(tmp_path / "new"), "--quick"],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(["src", "."]), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=200,
