@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # not needed where lpmarl is installed
-from modules.assignment import AssignmentLayer, make_problem, one_hot, random_feasible, solve
-from modules.assignment.losses import fenchel_young_loss
+from modules.assignment import AssignmentLayer, fenchel_young_loss, make_problem, one_hot, random_feasible, solve
 
 AGENTS, TASKS, FEATURES = 6, 4, 4
 TRAIN, TEST, BATCH, EVERY = 2000, 1000, 100, 20

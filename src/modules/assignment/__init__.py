@@ -11,6 +11,7 @@ from modules.assignment.layer import (
     relative_lambda,
     surrogate_loss,
 )
+from modules.assignment.losses import fenchel_young_loss, spo_plus_loss
 from modules.assignment.policies import (
     agreement,
     capacity_violations,
@@ -45,6 +46,7 @@ __all__ = [
     "check_feasible",
     "distance_ratio",
     "explain",
+    "fenchel_young_loss",
     "greedy",
     "incompatible",
     "lp_distance",
@@ -59,6 +61,7 @@ __all__ = [
     "relax_capacity",
     "score_range",
     "solve",
+    "spo_plus_loss",
     "surrogate_loss",
     "with_idle",
 ]

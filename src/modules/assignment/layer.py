@@ -82,7 +82,7 @@ class AssignmentLayer(nn.Module):
         import torch
         from modules.assignment import AssignmentLayer
 
-        layer = AssignmentLayer("blackbox")
+        layer = AssignmentLayer()
         network = torch.nn.Linear(8, 3)
         optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
         agents, worth = torch.randn(32, 5, 8), torch.randn(32, 5, 3)  # 32 states, 5 agents, 3 tasks
@@ -92,7 +92,7 @@ class AssignmentLayer(nn.Module):
         optimizer.step()
 
     Args:
-        differentiator: name in ``DIFFERENTIATORS``.
+        differentiator: name in ``DIFFERENTIATORS``; the default learns best alone (docs/decisions/017).
         solver: name in ``SOLVERS``; ``auto`` picks by problem and device.
         seed: of the noise, for differentiators that draw any. The state of the generator is part of ``state_dict``.
         options: of the differentiator, see its docstring and its options model.
@@ -101,7 +101,7 @@ class AssignmentLayer(nn.Module):
         UserError: an unknown differentiator or option.
     """
 
-    def __init__(self, differentiator: str = "blackbox", solver: str = "auto", seed: int = 0, **options: Any) -> None:
+    def __init__(self, differentiator: str = "imle", solver: str = "auto", seed: int = 0, **options: Any) -> None:
         super().__init__()
         self.name, self.solver, self.options = differentiator, solver, options
         self.differentiator = make_differentiator(differentiator, options)

@@ -12,12 +12,13 @@ from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
 
-from modules.assignment.differentiators.base import Ascent, Differentiator, Plan, TensorProblem, ascent, generator_of
-from modules.assignment.differentiators.noise import NoiseOptions, NoisyCopies, noise_scale, noisy_copies
+from modules.assignment.differentiators.base import Ascent, Plan, TensorProblem, ascent
+from modules.assignment.differentiators.noise import noise_scale
+from modules.assignment.differentiators.noisy import Noisy, NoisyOptions
 from modules.assignment.differentiators.step_size import without_row_means
 
 
-class PerturbedOptions(NoiseOptions):
+class PerturbedOptions(NoisyOptions):
     """Noise and forward pass."""
 
     samples: int = Field(64, ge=2, description="noisy copies of each state")
@@ -26,7 +27,7 @@ class PerturbedOptions(NoiseOptions):
     forward: Literal["mean", "exact"] = Field("mean", description="the mean assignment of the copies, or the LP")
 
 
-class Perturbed(Differentiator):
+class Perturbed(Noisy):
     """A smooth map from scores to mean assignments, differentiated without bias.
 
     Idea: Z_sigma(C) = E Z(C + sigma xi) is smooth, lies in the polytope, and its Jacobian is an expectation that needs
@@ -45,28 +46,15 @@ class Perturbed(Differentiator):
     Source: Berthet et al., Learning with Differentiable Perturbed Optimizers, 2020, proposition 3.1.
     """
 
-    stochastic = True
-
     def __init__(self, options: PerturbedOptions) -> None:
-        self.options = options
-
-    @override
-    def forward(self, problem: TensorProblem, rng: torch.Generator | None) -> Plan:
-        if self.options.forward == "exact":
-            return Plan(problem.plan(problem.scores))
-        copies = self._copies(problem, rng)
-        return Plan(copies.plans.mean(0), copies)
+        self.options: PerturbedOptions = options
 
     @override
     def ascent(self, problem: TensorProblem, start: Plan, direction: Tensor, rng: torch.Generator | None) -> Ascent:
-        copies: NoisyCopies = start.memory or self._copies(problem, rng)
+        copies = self.copies(problem, start, rng)
         value = (copies.plans * direction).sum((2, 3), keepdim=True)
         # Less the mean of the others: S / (S - 1) times less the mean of all.
         value = value - value.mean(0, keepdim=True)
         slope = copies.noise if self.options.noise == "gaussian" else 1.0 - torch.exp(-copies.noise)
         step = (slope * value).sum(0) / ((self.options.samples - 1) * noise_scale(problem, self.options))
         return ascent(without_row_means(step, problem.allowed))
-
-    def _copies(self, problem: TensorProblem, rng: torch.Generator | None) -> NoisyCopies:
-        options = self.options
-        return noisy_copies(options.noise, options.samples, problem, options, generator_of(self, rng))
