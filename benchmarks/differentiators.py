@@ -3,6 +3,7 @@
     python benchmarks/differentiators.py                    # both tasks, every differentiator with its default options
     python benchmarks/differentiators.py --variants         # other settings, to see what the defaults hang on
     python benchmarks/differentiators.py --markdown
+    python benchmarks/differentiators.py --join differentiators.json seeds.csv   # with LPMARL's runs in one table
 
 Task ``scores``: the scores C themselves are learned from a fixed Q through the layer, J = sum z Q, loss -J. Each of
 the 100 starts has its own Q and C, both standard normal; Adam, the same rate and number of steps for all. The options'
@@ -12,12 +13,17 @@ share of starts whose LP(C) is optimal under Q at the end, and regret.
 Task ``network``: a network (one hidden layer, sigmoid scores in [0, 1]) reads Q and learns to assign, on fresh random
 states, 32 a step. Reported: regret on 1000 new states, mean and standard deviation over seeds.
 
+``--join`` sets a former JSON output beside the runs of ``python src/main.py experiments differentiators`` (its
+report has ``seeds.csv``): means over seeds of success, agreement with the assignment of least distance, regret
+(distance of the assignments above the least, as a share of it) and CPU seconds of a run.
+
 Regret: best value less achieved value, as a share of what random scores lose. CPU seconds are those of the process.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import platform
 import statistics
@@ -177,6 +183,39 @@ def markdown(rows: list[dict[str, Any]], sizes: list[str]) -> str:
     return "\n".join(lines)
 
 
+def joined(rows: list[dict[str, Any]], runs: list[dict[str, str]]) -> str:
+    """One table of both comparisons, in the order of ``rows``."""
+    sizes = [size for size in SIZES if size in rows[0]]
+    lines = [
+        "| differentiator | "
+        + " | ".join(f"{size} reached, regret, CPU s" for size in sizes)
+        + " | LPMARL success: mean (each seed) | agreement | regret | CPU s a run |",
+        "|---" * (len(sizes) + 5) + "|",
+    ]
+    for row in rows:
+        name = row["differentiator"]
+        cells = [
+            f"{100 * row[size]['reached']:.0f} %, {100 * row[size]['regret']:.1f} %, {row[size]['cpu_seconds']:.1f}"
+            for size in sizes
+        ]
+        own = [run for run in runs if run["label"] == name]
+
+        def values(column: str, own: list[dict[str, str]] = own) -> list[float]:
+            return [float(run[column]) for run in own]
+
+        if own:
+            success = values("final_success_mean")
+            each = ", ".join(f"{100 * value:.0f}" for value in success)
+            cells += [
+                f"{100 * statistics.mean(success):.0f} % ({each})",
+                f"{statistics.mean(values('final_agreement_mean')):.2f}",
+                f"{100 * (statistics.mean(values('final_distance_ratio_mean')) - 1):.0f} %",
+                f"{statistics.mean(values('cpu_seconds')):.0f}",
+            ]
+        lines.append(f"| {name} | " + " | ".join(cells + ["-"] * (0 if own else 4)) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Compares and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -187,7 +226,13 @@ def main() -> None:
     parser.add_argument("--optimizer", default="adam", choices=["adam", "sgd"], help="of task 'scores'")
     parser.add_argument("--seed", type=int, default=1, help="of problems, starts and noise (default: 1)")
     parser.add_argument("--markdown", action="store_true", help="print a table, not JSON")
+    parser.add_argument("--join", nargs=2, type=Path, metavar=("JSON", "SEEDS_CSV"), help="print both in one table")
     given = parser.parse_args()
+    if given.join:
+        small, large = given.join
+        with large.open(newline="") as file:
+            print(joined(json.loads(small.read_text())["rows"], list(csv.DictReader(file))))
+        return
     torch.set_num_threads(1)
     settings = [setting for setting in (VARIANTS if given.variants else DEFAULTS) if setting[0] in given.only]
     rows = compare(settings, given.sizes, given.tasks, given.optimizer, given.seed)

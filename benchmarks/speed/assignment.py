@@ -46,6 +46,12 @@ from utils.run_record import git_commit  # noqa: E402
 KINDS = ("tight", "slack")
 CVXPY_SIZES = ((3, 3), (5, 3), (7, 5), (10, 10), (20, 20))
 LAYER_STATES, LAYER_SIZE = 1600, (5, 3)
+LAYERS = {
+    "blackbox": AssignmentLayer("blackbox", solver="kernel"),
+    "blackbox, torch": AssignmentLayer("blackbox", solver="torch"),
+    "imle, 1 copy": AssignmentLayer("imle", solver="kernel", samples=1),
+    "imle, 8 copies": AssignmentLayer("imle", solver="kernel"),
+}
 
 # Solves all states of a problem and returns their objectives [B].
 Method = Callable[[AssignmentProblem], Any]
@@ -265,9 +271,8 @@ def measure_layer(effort: Effort) -> dict[str, Any]:
     n, m = LAYER_SIZE
     scores, worth = (torch.randn(LAYER_STATES, n, m, generator=rng) for _ in range(2))
     capacity = random_problem(np.random.default_rng(0), LAYER_STATES, n, m).capacity
-    found: dict[str, Any] = {"states": LAYER_STATES, "n_agents": n, "n_tasks": m, "differentiator": "blackbox"}
-    for solver in BATCHED:
-        layer = AssignmentLayer("blackbox", solver=solver)
+    found: dict[str, Any] = {"states": LAYER_STATES, "n_agents": n, "n_tasks": m}
+    for label, layer in LAYERS.items():
 
         def step(layer: AssignmentLayer = layer) -> int:
             leaf = scores.clone().requires_grad_()
@@ -276,7 +281,7 @@ def measure_layer(effort: Effort) -> dict[str, Any]:
 
         step()
         rate = rates(step, effort.windows, effort.seconds)
-        found[solver] = {name: round(1000.0 / value, 3) for name, value in rate.items()}
+        found[label] = {name: round(1000.0 / value, 3) for name, value in rate.items()}
     return found
 
 
@@ -330,9 +335,7 @@ def tables(document: dict[str, Any]) -> str:
     layer = document["layer"]
     lines.append(
         f"Layer, forward + backward, {layer['states']} states of ({layer['n_agents']},{layer['n_tasks']}): CPU ms "
-        + ", ".join(
-            f"{solver} {layer[solver]['median']} (best {layer[solver]['best']})" for solver in ("kernel", "torch")
-        )
+        + ", ".join(f"{label} {layer[label]['median']} (best {layer[label]['best']})" for label in LAYERS)
     )
     for row in (document["cvxpy"] or {"sizes": []})["sizes"]:
         lines.append(f"CVXPY ({row['n_agents']},{row['n_tasks']}): {row['rate']:,.0f} LPs per CPU second")
