@@ -37,7 +37,7 @@ def test_quick_benchmark_writes_json_and_plots(tmp_path: Path) -> None:
         assert row["states"] == 1600
     for row in [*document["sizes"], *document["growth_with_agents"], *document["growth_with_tasks"]]:
         assert all(rate["best"] >= rate["median"] > 0 for rate in row["methods"].values())
-    assert document["layer"]["kernel"]["median"] > 0
+    assert document["layer"]["blackbox"]["median"] > 0
     assert (tmp_path / "new" / "assignment.png").stat().st_size > 10_000
     assert "| (5,3) |" in done.stdout
 
