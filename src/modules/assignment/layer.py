@@ -92,7 +92,7 @@ class AssignmentLayer(nn.Module):
         optimizer.step()
 
     Args:
-        differentiator: name in ``DIFFERENTIATORS``; the default learns best alone (docs/decisions/017).
+        differentiator: name in ``DIFFERENTIATORS``; why this default: docs/decisions/017.
         solver: name in ``SOLVERS``; ``auto`` picks by problem and device.
         seed: of the noise, for differentiators that draw any. The state of the generator is part of ``state_dict``.
         options: of the differentiator, see its docstring and its options model.
