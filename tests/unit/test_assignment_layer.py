@@ -242,7 +242,7 @@ def test_any_leading_shape() -> None:
     scores, worth = leaf(6, 5, 3), leaf(6, 5, 3, seed=1).detach()
     agents = torch.ones(6, 5, dtype=torch.bool)
     agents[2, 4] = False
-    layer = AssignmentLayer(tau=1.0)
+    layer = AssignmentLayer("blackbox", tau=1.0)
     flat = layer(scores, [2, 2, 2], agents)
     flat_gradient = torch.autograd.grad(-(flat * worth).sum(), scores)[0]
     nested = scores.detach().reshape(2, 3, 5, 3).requires_grad_()
@@ -262,7 +262,7 @@ def test_any_leading_shape() -> None:
 def test_states_of_different_sizes_share_a_batch_by_masks() -> None:
     large, small = leaf(1, 5, 3), leaf(1, 3, 2, seed=2)
     worth_large, worth_small = leaf(1, 5, 3, seed=1).detach(), leaf(1, 3, 2, seed=3).detach()
-    layer = AssignmentLayer(tau=1.0)
+    layer = AssignmentLayer("blackbox", tau=1.0)
 
     def padded(big: Tensor, little: Tensor) -> Tensor:
         filled = torch.full((1, 5, 3), float("nan"), dtype=big.dtype)
@@ -286,7 +286,7 @@ def test_states_of_different_sizes_share_a_batch_by_masks() -> None:
 
 def test_agents_may_stay_idle_at_a_price() -> None:
     scores = torch.tensor([[[5.0, 0.0], [3.0, -3.0]]]).requires_grad_()
-    layer = AssignmentLayer(lam=20.0)
+    layer = AssignmentLayer("blackbox", lam=20.0)
     z = layer(scores, [1, 1], idle_price=1.0)
     assert z.tolist() == [[[1.0, 0.0], [0.0, 0.0]]]
     # J prefers that the second agent takes the first task: the first one then goes to the second or stays idle.
@@ -300,13 +300,15 @@ def test_forbidden_pairs_lower_bounds_and_constraints() -> None:
     scores, worth = leaf(4, 4, 3), leaf(4, 4, 3, seed=1).detach()
     allowed = torch.ones(4, 3, dtype=torch.bool)
     allowed[0, 0] = False
-    z = AssignmentLayer(lam=5.0)(scores.masked_fill(~allowed, torch.inf), [2, 2, 2], pair_mask=allowed, lower=[1, 1, 1])
+    z = AssignmentLayer("blackbox", lam=5.0)(
+        scores.masked_fill(~allowed, torch.inf), [2, 2, 2], pair_mask=allowed, lower=[1, 1, 1]
+    )
     gradient = torch.autograd.grad((z * worth).sum(), scores)[0]
     assert (z[:, 0, 0] == 0).all()
     assert (gradient[:, 0, 0] == 0).all()
     assert (z.sum(1) >= 1).all()
     limit = budget(np.ones((4, 3)) * [1.0, 2.0, 3.0], 6.5)
-    z = AssignmentLayer(lam=5.0)(scores, [2, 2, 2], constraints=[limit])
+    z = AssignmentLayer("blackbox", lam=5.0)(scores, [2, 2, 2], constraints=[limit])
     assert ((z.detach() * torch.tensor([1.0, 2.0, 3.0])).sum((1, 2)) <= 6.5 + 1e-6).all()
     assert (torch.autograd.grad((z * worth).sum(), scores)[0] != 0).any()
 
