@@ -15,6 +15,8 @@ from components.yaml_loader import load_yaml, parse_value
 
 CONFIG_ROOT = Path(__file__).resolve().parents[2] / "config"
 COMMAND_LINE = "command line"
+# Key of a file in config/algs or config/envs: the file of the same folder whose values it changes.
+BASE = "base"
 
 _KEY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
@@ -124,7 +126,24 @@ def _named_layer(flag: str, kind: str, name: str, folder: Path) -> Layer:
     known = _names(folder)
     if name not in known:
         raise UserError(f"{flag}: unknown {kind} {name!r}{did_you_mean(name, known)}")
-    return _file_layer(folder / f"{name}.yaml", folder.parent)
+    return _with_base(name, folder, ())
+
+
+def _with_base(name: str, folder: Path, above: tuple[str, ...]) -> Layer:
+    """The file over the one that its key ``base`` names, if any; ``above`` are the files that lead here."""
+    layer = _file_layer(folder / f"{name}.yaml", folder.parent)
+    if BASE not in layer.values:
+        return layer
+    base, where = layer.values[BASE], layer.sources[BASE]
+    known = [other for other in _names(folder) if other not in (*above, name)]
+    if base not in known:
+        raise UserError(
+            f"{where}: {BASE} = {base!r}: expected another file of config/{folder.name} without .yaml, one that does "
+            f"not build on this one{did_you_mean(str(base), known)}"
+        )
+    own = {key: value for key, value in layer.values.items() if key != BASE}
+    sources = {key: source for key, source in layer.sources.items() if key != BASE}
+    return merge([_with_base(base, folder, (*above, name)), Layer(own, sources)])
 
 
 def _file_layer(path: Path, root: Path) -> Layer:

@@ -7,3 +7,8 @@ REGISTRY.add("basic_mac", "controllers.basic_controller:BasicController", "contr
 REGISTRY.add(
     "lpmarl_mac", "controllers.lpmarl_controller:LpmarlController", "controllers.lpmarl_controller:LpmarlOptions"
 )
+REGISTRY.add(
+    "dec_lpmarl_mac",
+    "controllers.dec_lpmarl_controller:DecLpmarlController",
+    "controllers.dec_lpmarl_controller:DecLpmarlOptions",
+)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,9 +18,18 @@ from typing_extensions import override
 from components.action_selectors import greedy, soft
 from components.episode_buffer import EpisodeBatch, FieldSpec
 from components.errors import UserError
-from components.registry import Options
+from components.registry import Options, did_you_mean
 from components.schedules import linear
 from controllers.base import Array, Clock, Controller, Decision, Rows, numpy_rows
+from controllers.high_policies import HIGH_POLICIES, gumbel
+from controllers.task_structure import (
+    Observed,
+    distance_to_tasks,
+    env_actions,
+    low_availability,
+    network_dims,
+    task_structure,
+)
 from envs.base import EnvInfo, TaskInfo
 from modules.agents.lpmarl_agent import LpmarlAgent
 from modules.assignment import (
@@ -34,17 +43,25 @@ from modules.assignment import (
     relax_capacity,
     solve,
 )
-from modules.graph import POSITION_DIM, Graph, build_graph
+from modules.graph import Graph, build_graph
 
-# Policies whose assignment is the optimum of an LP on scores that belong to the state.
-SOLVED_BY_SCORES = ("lp", "lp_distance")
+# The cost that needs no environment to know it.
+DISTANCE = "distance"
 
 
 class LpmarlOptions(Options):
     """When and how agents are assigned, and how both levels explore."""
 
-    high_policy: Literal["lp", "lp_distance", "greedy", "random_feasible"] = Field(
-        "lp", description="assignment by the LP on learned scores, on distance, nearest task, or random but feasible"
+    high_policy: Literal["lp", "softmax", "lp_distance", "lp_cost", "greedy", "random_feasible"] = Field(
+        "lp",
+        description="assignment by the LP on learned scores, each agent's own best score (No-LP), the LP on distance "
+        "or on assignment_cost, nearest task, or random but feasible",
+    )
+    assignment_cost: str = Field(
+        "distance", description="what high_policy: lp_cost minimizes: distance, or a cost that the environment knows"
+    )
+    cost_power: float = Field(
+        1.0, gt=0, description="assignment_cost to this power; large ones avoid the latest arrival"
     )
     assignment_solver: str = Field("auto", description="auto (compiled kernel; GLOP for a general LP), glop or lsa")
     capacity_rule: Literal["error", "relax"] = Field(
@@ -67,16 +84,6 @@ class LpmarlOptions(Options):
     epsilon_anneal_time: int = Field(15_000, ge=1, description="environment steps of the linear decay")
 
 
-class Observed(NamedTuple):
-    """The task-structured observation of R states, on the network's device."""
-
-    agent_feats: Tensor
-    task_feats: Tensor
-    agent_alive: Tensor
-    task_alive: Tensor
-    capacity: Tensor
-
-
 class LpmarlController(Controller):
     """High level: scores -> assignment LP. Low level: softmax policy on the observation graph, given the own task.
 
@@ -91,7 +98,6 @@ class LpmarlController(Controller):
         UserError: the environment has no task structure, or the solver is unknown or lacks its package.
     """
 
-    fields = (*Observed._fields, "avail_actions")
     reference = MappingProxyType({"high_policy": "lp_distance"})
 
     def __init__(
@@ -105,9 +111,13 @@ class LpmarlController(Controller):
         # Looked up here so that an unknown solver or a missing package stops the run before it starts.
         require_solver(options.assignment_solver)
         self.options = options
+        self.learned_policy = options.high_policy
+        self.policy = HIGH_POLICIES[options.high_policy]
         self.device = device
         self.n_agents = info.n_agents
         self.tasks = task_structure(info)
+        self._cost = require_cost(options, self.tasks)
+        self.fields = (*Observed._fields, "avail_actions", *([self._cost] if self._cost else []))
         self.agent = agent(*network_dims(info)).to(device)
         self._rng = rng
         self._assign = np.zeros((0, info.n_agents), dtype=np.int64)
@@ -141,9 +151,10 @@ class LpmarlController(Controller):
         due = self._due(seen, t, where)
         if due.any():
             deciders = np.arange(len(self._assign))[where][due]
-            noise = None if test_mode else self._noise_of(deciders)
-            decided = Observed(*(field[torch.from_numpy(due)] for field in seen))
-            self._assign[deciders] = self.assign(decided, clock, noise)
+            now = torch.from_numpy(due)
+            decided = Observed(*(field[now] for field in seen))
+            cost = batch[self._cost][rows, t][now] if self._cost else None
+            self._assign[deciders] = self._decide(deciders, decided, cost, clock, test_mode)
         assign = self._assign[where]
         tasks = torch.from_numpy(assign).to(self.device)
         logits = self.agent.logits(self.in_sight(build_graph(*seen[:4])), tasks).cpu().numpy()
@@ -160,19 +171,26 @@ class LpmarlController(Controller):
         """The observation graph, which the low level acts on: whatever the assignment, agents act decentrally."""
         return graph.within_sight(self.tasks.agent_sight, self.tasks.task_sight)
 
-    def assign(self, seen: Observed, clock: Clock, noise: Array | None) -> Array:
+    def _decide(self, environments: Array, seen: Observed, cost: Tensor | None, clock: Clock, test_mode: bool) -> Array:
+        """[R, N] new tasks for the states of these environments; ``cost`` [R, N, M] where the policy goes by one."""
+        noise = None if test_mode else self._noise_of(environments)
+        return self.assign(seen, clock, noise, cost)
+
+    @torch.no_grad()
+    def assign(self, seen: Observed, clock: Clock, noise: Array | None, cost: Tensor | None = None) -> Array:
         """[R, N] the task of each agent; 0 for dead agents.
 
         Args:
             seen: the states that need an assignment.
             clock: drives the size of the noise.
             noise: [R, 2, N, M] what exploration draws, or ``None`` for none.
+            cost: [R, N, M] of ``high_policy: lp_cost``.
 
         Raises:
             UserError: the tasks cannot hold the agents and ``capacity_rule`` is ``error``.
         """
         try:
-            index = self._index(seen, clock, noise)
+            index = self._index(seen, clock, noise, cost)
         except InfeasibleAssignment as error:
             raise UserError(f"{error} (capacity_rule: relax raises them to the least that holds all agents)") from error
         return np.maximum(index, 0)
@@ -183,27 +201,32 @@ class LpmarlController(Controller):
             return relax_capacity(capacity, agent_alive, task_alive)
         return capacity
 
-    def _index(self, seen: Observed, clock: Clock, noise: Array | None) -> Array:
-        policy, places = self.options.high_policy, self._places(seen)
-        if policy == "random_feasible":
+    def _index(self, seen: Observed, clock: Clock, noise: Array | None, cost: Tensor | None) -> Array:
+        places = self._places(seen)
+        if self.policy.goes_by == "chance":
             return policies.random_feasible(self._rng, *places, self.options.assignment_solver)
-        scores = self._scores(seen)
-        if policy == "greedy":
-            return policies.greedy(-scores, *places[1:])
-        if policy == "lp" and noise is not None:
+        scores = self._scores(seen, cost)
+        if self.policy.learns and noise is not None:
             scores = self._explore(scores, noise, clock)
-        return self._solve(scores, places).index
+        return self._solve(scores, places).index if self.policy.feasible else policies.greedy(-scores, *places[1:])
 
     def _places(self, seen: Observed) -> tuple[Array, Array, Array]:
         """Capacities after the capacity rule [R, M], living agents [R, N] and living tasks [R, M]."""
         masks = seen.agent_alive.cpu().numpy(), seen.task_alive.cpu().numpy()
         return self.allowed(seen.capacity.cpu().numpy(), *masks), *masks
 
-    def _scores(self, seen: Observed) -> Array:
-        """[R, N, M] what the assignment goes by, before exploration: the network's C, or minus the distance."""
-        graph = build_graph(*seen[:4])
-        values = self.agent.scores(graph) if self.options.high_policy == "lp" else -graph.to_tasks.distance
-        return values.double().cpu().numpy()
+    def _scores(self, seen: Observed, cost: Tensor | None) -> Array:
+        """[R, N, M] what the assignment goes by, before exploration: the network's C, or minus a cost."""
+        if self.policy.goes_by == "cost":
+            given = -((distance_to_tasks(seen) if cost is None else cost).double() ** self.options.cost_power)
+        elif self.policy.goes_by == "distance":
+            given = -distance_to_tasks(seen)
+        else:
+            given = self._learned_scores(build_graph(*seen[:4]))
+        return given.double().cpu().numpy()
+
+    def _learned_scores(self, graph: Graph) -> Tensor:
+        return self.agent.scores(graph) if self.policy.feasible else self.agent.score_logits(graph)
 
     def _solve(self, scores: Array, places: tuple[Array, Array, Array]) -> Assignment:
         return solve(make_problem(scores, *places), self.options.assignment_solver)
@@ -211,7 +234,7 @@ class LpmarlController(Controller):
     @override
     @torch.no_grad()
     def explain(self, batch: EpisodeBatch) -> dict[str, Array]:
-        if self.options.high_policy not in SOLVED_BY_SCORES:
+        if not self.policy.feasible or self.policy.goes_by == "chance":
             return {}
         found: dict[str, Array] = {}
         decided = batch["decide"].squeeze(-1).bool()
@@ -219,7 +242,8 @@ class LpmarlController(Controller):
             # All deciding rows of a step at once, as in `act`: batches of another size may round differently.
             rows = torch.nonzero(decided[:, t]).flatten()
             seen = Observed(*(batch[name][rows, t].to(self.device) for name in Observed._fields))
-            scores, places = self._scores(seen), self._places(seen)
+            cost = batch[self._cost][rows, t] if self._cost else None
+            scores, places = self._scores(seen, cost), self._places(seen)
             solved = self._solve(scores, places)
             values = {"scores": scores, "allowed": places[0], "prices": solved.price}
             values |= {"regrets": regrets(solved), "margin": margin(solved)}
@@ -239,9 +263,13 @@ class LpmarlController(Controller):
         return linear(self.options.score_noise_start, self.options.score_noise_finish, clock.fraction)
 
     def _explore(self, scores: Array, noise: Array, clock: Clock) -> Array:
-        """Noise on the scores, or random scores instead: whatever comes out, its assignment is feasible."""
+        """Noise on the scores, or random scores instead: the LP makes a feasible assignment of whatever comes out.
+
+        Without the LP every agent samples its task from the softmax of its scores.
+        """
         shift, instead = noise[:, 0], noise[:, 1]
-        return np.where(np.isnan(instead), scores + self.score_noise(clock) * shift, instead)
+        shift = self.score_noise(clock) * shift if self.policy.feasible else gumbel(shift)
+        return np.where(np.isnan(instead), scores + shift, instead)
 
     def _noise_of(self, environments: Array) -> Array:
         """[R, 2, N, M] exploration of the deciding environments: see ``_draw_noise``.
@@ -283,43 +311,16 @@ def require_solver(name: str) -> None:
         raise UserError(f"assignment_solver = {name!r}: {error}") from error
 
 
-def task_structure(info: EnvInfo) -> TaskInfo:
-    """The environment's task structure.
+def require_cost(options: LpmarlOptions, tasks: TaskInfo) -> str | None:
+    """The environment's field that the assignment minimizes, or ``None`` when it needs none.
 
     Raises:
-        UserError: there is none.
+        UserError: the environment does not know that cost.
     """
-    if info.tasks is None:
-        raise UserError("mac = 'lpmarl_mac' needs an environment with tasks, such as constrained_navigation")
-    return info.tasks
-
-
-def network_dims(info: EnvInfo) -> tuple[int, int, int]:
-    """Agent features, task features (both without the position) and low-level actions."""
-    tasks = task_structure(info)
-    first = tasks.first_task_action
-    n_low_actions = info.n_actions if first is None else first + 1
-    return tasks.agent_feats - POSITION_DIM, tasks.task_feats - POSITION_DIM, n_low_actions
-
-
-def low_availability(avail: Tensor, assign: Tensor, first_task_action: int | None) -> Tensor:
-    """[R, N, A_low]: which low-level actions each agent may take.
-
-    Low-level actions are the environment's that name no task, then one "act on my task".
-
-    Args:
-        avail: [R, N, A] the environment's mask.
-        assign: [R, N] each agent's task.
-        first_task_action: ``TaskInfo.first_task_action``.
-    """
-    if first_task_action is None:
-        return avail
-    own = avail.gather(-1, first_task_action + assign.unsqueeze(-1))
-    return torch.cat([avail[..., :first_task_action], own], -1)
-
-
-def env_actions(low: Array, assign: Array, first_task_action: int | None) -> Array:
-    """[R, N] the environment's actions: "act on my task" becomes the action that names it."""
-    if first_task_action is None:
-        return low
-    return np.where(low == first_task_action, first_task_action + assign, low)
+    name = options.assignment_cost
+    if options.high_policy != "lp_cost" or name == DISTANCE:
+        return None
+    if name not in tasks.costs:
+        known = [DISTANCE, *tasks.costs]
+        raise UserError(f"assignment_cost = {name!r}: this environment does not know it{did_you_mean(name, known)}")
+    return name

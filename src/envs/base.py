@@ -40,6 +40,8 @@ class TaskInfo:
         agent_radius: size of an agent, in position units, for drawing only; 0 = unknown.
         task_radius: an agent closer than this to its nearest task is drawn as present there; 0 = unknown.
         half_width: the arena is drawn from minus to plus this; 0 = unknown.
+        costs: names of further [N, M] float32 fields that can be observed: what the environment knows of the cost of
+            giving task j to agent i, lower is better. Computed only when requested.
     """
 
     n_tasks: int
@@ -51,6 +53,7 @@ class TaskInfo:
     agent_radius: float = 0.0
     task_radius: float = 0.0
     half_width: float = 0.0
+    costs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ class EnvInfo:
                 "task_alive": (m,),
                 "capacity": (m,),
             }
+            shapes |= dict.fromkeys(self.tasks.costs, (self.n_agents, m))
         return shapes
 
 

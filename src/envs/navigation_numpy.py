@@ -14,30 +14,38 @@ from envs.navigation_kernel import (
     DENSE_WEIGHT,
     DT,
     N_OUTCOME,
-    PUSH,
     REWARD,
     REWARD_HIGH,
     RULES,
     TERMINATED,
     TRUNCATED,
 )
+from envs.navigation_world import Views, World, present
 
 Array = NDArray[Any]
 
-_PUSHES = np.array([[0.0, 0.0], [-PUSH, 0.0], [PUSH, 0.0], [0.0, -PUSH], [0.0, PUSH]])
+_DIRECTIONS = np.array([[0.0, 0.0], [-1.0, 0.0], [1.0, 0.0], [0.0, -1.0], [0.0, 1.0]])
 
 
-def _move(position: Array, velocity: Array, actions: Array, contact: float) -> tuple[Array, Array, Array]:
-    """Positions and velocities after one physics step, and the overlapping pairs before it."""
-    n = position.shape[1]
+def _apart(position: Array, agents: Array) -> tuple[Array, Array]:
+    """Offsets [B, N, N, 2] and distances [B, N, N], infinite to oneself and to absent agents."""
     offset = position[:, :, None] - position[:, None]
-    distance = np.sqrt(np.square(offset).sum(-1))
-    distance[:, np.arange(n), np.arange(n)] = np.inf
+    pairs = agents[:, :, None] & agents[:, None] & ~np.eye(position.shape[1], dtype=np.bool_)
+    return offset, np.where(pairs, np.sqrt(np.square(offset).sum(-1)), np.inf)
+
+
+def _move(world: World, rows: Array, agents: Array, actions: Array, contact: float) -> None:
+    """One physics step; counts the overlapping pairs before it."""
+    position, velocity = world.position[rows], world.velocity[rows]
+    offset, distance = _apart(position, agents)
     depth = (contact - distance) / CONTACT_MARGIN
     scale = CONTACT_FORCE * CONTACT_MARGIN * np.logaddexp(0.0, depth) / np.where(distance > 0.0, distance, np.inf)
-    force = (scale[..., None] * offset).sum(2) + _PUSHES[actions]
+    pushes = world.push[rows][..., None] * _DIRECTIONS[actions] * agents[..., None]
+    force = (scale[..., None] * offset).sum(2) + pushes
     overlaps = ((distance < contact) & (distance > 0.0)).sum((1, 2)) // 2
-    return position + DT * velocity, (1.0 - DAMPING) * velocity + DT * force, overlaps
+    world.position[rows] = position + DT * velocity
+    world.velocity[rows] = (1.0 - DAMPING) * velocity + DT * force
+    world.clock[rows] += np.stack([np.ones_like(overlaps), overlaps], 1)
 
 
 def _reach_rewards(before: Array, now: Array, visited: Array, m: int, rule: int) -> Array:
@@ -53,58 +61,75 @@ def _reach_rewards(before: Array, now: Array, visited: Array, m: int, rule: int)
     return reward
 
 
-def step_worlds(
-    position: Array, velocity: Array, landmark: Array, capacity: Array,
-    obs: Array, state: Array, agent_feats: Array, task_feats: Array, with_capacity: bool,
-    at_landmark: Array, visited: Array, clock: Array, outcome: Array, ended: Array, params: Array,
-    actions: Array, active: Array,
-) -> None:  # fmt: skip
-    """Steps the active worlds, writes their outcome and fills their observed fields."""
+def _count(world: World, rows: Array, now: Array) -> Array:
+    """[B, M] agents that count for each landmark; ``now`` [B, N] says where each agent is."""
+    before = world.at_landmark[rows]
+    held = np.where((now == before) & (now >= 0), world.held[rows] + 1, 0)
+    world.held[rows], world.at_landmark[rows] = held, now
+    inside = now[..., None] == np.arange(world.landmark.shape[1])
+    return (inside & (held[..., None] >= world.needed[rows])).sum(1)
+
+
+def advance_worlds(world: World, outcome: Array, ended: Array, params: Array, actions: Array, active: Array) -> None:
+    """Steps the active worlds and writes their outcome."""
     rows = np.flatnonzero(active)
-    n, m = position.shape[1], landmark.shape[1]
+    n, m = world.needed.shape[1:]
+    agents, landmarks = present(world.sizes[rows], n, m)
+    pairs, alive = agents[:, :, None] & landmarks[:, None], world.sizes[rows, 0]
     contact, occupancy, limit, rule = 2.0 * params[0], params[1], params[2], int(params[3])
-    position[rows], velocity[rows], overlaps = _move(position[rows], velocity[rows], actions[rows], contact)
-    clock[rows] += np.stack([np.ones_like(overlaps), overlaps], 1)
-    distance = np.sqrt(np.square(position[rows, :, None] - landmark[rows, None]).sum(-1))
+    _move(world, rows, agents, actions[rows], contact)
+    position = world.position[rows]
+    between = np.sqrt(np.square(position[:, :, None] - world.landmark[rows, None]).sum(-1))
+    distance = np.where(pairs, between, np.inf)
     now = np.where(distance.min(-1) < occupancy, distance.argmin(-1), -1)
-    seen = visited[rows]
-    reward = _reach_rewards(at_landmark[rows], now, seen, m, rule)
-    visited[rows], at_landmark[rows] = seen, now
-    counts = (now[..., None] == np.arange(m)).sum(1)
-    success = (counts == capacity[rows]).all(-1)
-    flat = reward.sum((1, 2)) / n
+    seen = world.visited[rows]
+    reward = _reach_rewards(world.at_landmark[rows], now, seen, m, rule)
+    world.visited[rows] = seen
+    success = (_count(world, rows, now) == world.capacity[rows]).all(-1)
+    flat = reward.sum((1, 2)) / alive
     if params[4] > 0.0:
-        apart = np.sqrt(np.square(position[rows, :, None] - position[rows, None]).sum(-1)) + np.eye(n) * 1e9
-        collisions = (apart < contact).sum(-1)
-        reward -= DENSE_WEIGHT * (distance + collisions[..., None])
-        flat -= DENSE_WEIGHT * (distance.min(1).sum(-1) + collisions.sum(-1)) / n
+        collisions = (_apart(position, agents)[1] < contact).sum(-1)
+        reward -= np.where(pairs, DENSE_WEIGHT * (between + collisions[..., None]), 0.0)
+        nearest = np.where(landmarks, distance.min(1), 0.0).sum(-1)
+        flat -= DENSE_WEIGHT * (nearest + collisions.sum(-1)) / alive
     outcome[rows, REWARD] = 0.5 * success + 0.5 * flat
     outcome[rows, REWARD_HIGH] = success
     outcome[rows, N_OUTCOME:] = reward.reshape(len(rows), n * m)
     ended[rows, TERMINATED] = success
-    ended[rows, TRUNCATED] = (clock[rows, 0] >= limit) & ~success
-    observe_worlds(position, velocity, landmark, capacity, obs, state, agent_feats, task_feats, with_capacity, active)
+    ended[rows, TRUNCATED] = (world.clock[rows, 0] >= limit) & ~success
 
 
-def observe_worlds(
-    position: Array, velocity: Array, landmark: Array, capacity: Array,
-    obs: Array, state: Array, agent_feats: Array, task_feats: Array, with_capacity: bool, active: Array,
-) -> None:  # fmt: skip
+def observe_worlds(world: World, views: Views, with_capacity: bool, active: Array) -> None:
     """Fills the observed fields of the active worlds."""
     rows = np.flatnonzero(active)
+    position, velocity, landmark = world.position[rows], world.velocity[rows], world.landmark[rows]
     b, n, m = len(rows), position.shape[1], landmark.shape[1]
-    own = np.concatenate([position[rows], velocity[rows]], -1)
-    share = capacity[rows] / n
-    if len(agent_feats):
-        agent_feats[rows] = own
-        task_feats[rows] = np.concatenate([landmark[rows], share[..., None]], -1)
-    if len(state):
-        parts = [own.reshape(b, -1), landmark[rows].reshape(b, -1), share]
-        state[rows] = np.concatenate(parts if with_capacity else parts[:2], -1)
-    if len(obs):
-        to_landmarks = (landmark[rows, None] - position[rows, :, None]).reshape(b, n, 2 * m)
-        others = ~np.eye(n, dtype=bool)
-        to_others = (position[rows, None] - position[rows, :, None])[:, others].reshape(b, n, 2 * (n - 1))
-        shares = np.broadcast_to(share[:, None], (b, n, m))
-        parts = [velocity[rows], position[rows], to_landmarks, shares, to_others]
-        obs[rows] = np.concatenate(parts if with_capacity else [*parts[:3], parts[4]], -1)
+    agents, landmarks = present(world.sizes[rows], n, m)
+    own = np.concatenate([position, velocity], -1)
+    share = world.capacity[rows] / world.sizes[rows, :1]
+    agent_extra, task_extra = world.agent_extra[rows], world.task_extra[rows]
+    if len(views.agent_feats):
+        views.agent_feats[rows] = np.concatenate([own, agent_extra], -1)
+        views.task_feats[rows] = np.concatenate([landmark, share[..., None], task_extra], -1)
+    shown = share if with_capacity else share[:, :0]
+    if len(views.state):
+        parts = [own, landmark, shown, agent_extra, task_extra]
+        views.state[rows] = np.concatenate([part.reshape(b, -1) for part in parts], -1)
+    if len(views.obs):
+        pairs = agents[:, :, None] & landmarks[:, None]
+        to_landmarks = np.where(pairs[..., None], landmark[:, None] - position[:, :, None], 0.0).reshape(b, n, 2 * m)
+        others = ~np.eye(n, dtype=np.bool_)
+        both = (agents[:, :, None] & agents[:, None])[..., None]
+        to_others = np.where(both, position[:, None] - position[:, :, None], 0.0)[:, others].reshape(b, n, 2 * (n - 1))
+        flat = [np.broadcast_to(part.reshape(b, 1, -1), (b, n, part[0].size)) for part in (shown, task_extra)]
+        parts = [velocity, position, to_landmarks, flat[0], to_others, agent_extra, flat[1]]
+        views.obs[rows] = np.where(agents[..., None], np.concatenate(parts, -1), 0.0)
+
+
+def step_worlds(
+    world: World, views: Views, with_capacity: bool, outcome: Array, ended: Array, params: Array,
+    actions: Array, active: Array,
+) -> None:  # fmt: skip
+    """``advance_worlds`` and ``observe_worlds``."""
+    advance_worlds(world, outcome, ended, params, actions, active)
+    observe_worlds(world, views, with_capacity, active)

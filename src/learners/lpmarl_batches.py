@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from components.episode_buffer import ReplayBuffer, StepIndex
-from controllers.lpmarl_controller import Observed, low_availability
-from envs.base import TaskInfo
+from controllers.task_structure import Observed, low_availability
+from envs.base import Array, TaskInfo
 from learners.returns import segments
 from modules.graph import Graph, build_graph
 
@@ -64,7 +64,7 @@ def sample_low(
     assign = read("assign").squeeze(-1)
     if relabel and tasks.first_task_action is None:
         replaced = rng.random((len(assign), 1)) < relabel
-        random_tasks = rng.integers(tasks.n_tasks, size=assign.shape)
+        random_tasks = living_task(rng.integers(tasks.n_tasks, size=assign.shape), read("task_alive").cpu().numpy())
         assign = torch.where(torch.from_numpy(replaced).to(device), torch.from_numpy(random_tasks).to(device), assign)
     now = _observed(buffer, index, device)
     return LowBatch(
@@ -78,6 +78,23 @@ def sample_low(
         reward=read("task_reward").gather(-1, assign.unsqueeze(-1)).squeeze(-1),
         terminated=read("terminated").float(),
     )
+
+
+def living_task(drawn: Array, task_alive: Array) -> Array:
+    """[S, N] tasks drawn among all M, led to living ones: the r-th where r is drawn, counted in a circle.
+
+    Args:
+        drawn: [S, N] of 0..M-1.
+        task_alive: [S, M] bool; a state without a living task keeps what was drawn.
+    """
+    living_first = np.argsort(~task_alive, axis=1, kind="stable")
+    count = task_alive.sum(1, keepdims=True)
+    return np.take_along_axis(living_first, drawn % np.where(count > 0, count, task_alive.shape[1]), 1)
+
+
+def sample_states(buffer: ReplayBuffer, count: int, device: torch.device) -> Observed:
+    """``count`` uniform states in which an action was taken, with replacement."""
+    return _observed(buffer, buffer.sample_steps(count), device)
 
 
 def sample_high(

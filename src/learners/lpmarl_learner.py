@@ -2,94 +2,33 @@
 
 The equation numbers are the paper's; docs/algorithms/lpmarl.md lists where this differs from it.
 
-Shape legend: S states, K decisions, N agents, M tasks, A low-level actions.
+Shape legend: S states, N agents, M tasks, A low-level actions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 from typing_extensions import override
 
 from components.episode_buffer import ReplayBuffer
 from components.random import load_rng_state, rng_state
-from components.registry import Options
 from components.schedules import UpdateSchedule, linear
 from controllers.base import Clock
-from controllers.lpmarl_controller import LpmarlController, Observed, network_dims
+from controllers.lpmarl_controller import LpmarlController
+from controllers.task_structure import network_dims
 from envs.base import EnvInfo
 from learners.base import Learner, Metrics, adam, blend_target, read_metrics, step
-from learners.lpmarl_batches import HighBatch, LowBatch, sample_high, sample_low
-from modules.assignment import make_problem, solve
-from modules.assignment.differentiators import Differentiator, make_differentiator
-from modules.assignment.layer import surrogate_loss
+from learners.lpmarl_batches import LowBatch, sample_high, sample_low
+from learners.lpmarl_high import HIGH_LEVELS
+from learners.lpmarl_options import UNAVAILABLE, LpmarlLearnerOptions
 from modules.critics.lpmarl_critic import LpmarlCritic
 from modules.graph import Graph, build_graph
-
-UNAVAILABLE = -1e7
-
-
-class LpmarlLearnerOptions(Options):
-    """Discounts, targets, exploration bonuses and rhythm of both levels."""
-
-    lr: float = Field(3e-3, gt=0, description="Adam learning rate of the actor, at the start")
-    low_critic_lr: float = Field(3e-3, gt=0, description="Adam learning rate of the low-level critic, at the start")
-    high_critic_lr: float = Field(1e-3, gt=0, description="Adam learning rate of the high-level critic, at the start")
-    lr_final: float = Field(0.03, gt=0, le=1, description="share of each rate that is left at the end (linear decay)")
-    lr_hold: float = Field(0.25, ge=0, lt=1, description="share of the run before lr starts to decay")
-    grad_norm_clip: float = Field(10.0, gt=0, description="gradient norm is cut to this")
-    env_steps_per_update: float = Field(128, gt=0, description="environment steps gathered for each update")
-    warmup_episodes: int = Field(32, ge=1, description="episodes stored before the first update")
-    target_update_tau: float = Field(0.2, gt=0, le=1, description="share of the new weights in each target update")
-    w_start: float = Field(0.9, ge=0, le=1, description="weight of the low-level actor loss at the start")
-    w_finish: float = Field(0.1, ge=0, le=1, description="the same at the end (linear)")
-
-    batch_size_high: int = Field(256, ge=1, description="decisions of one high-level update")
-    high_interval: int = Field(2, ge=1, description="low-level updates for each high-level update")
-    gamma_high: float = Field(0.95, ge=0, le=1, description="high-level discount per environment step")
-    high_target: Literal["feasible_max", "per_agent_max", "actor"] = Field(
-        "feasible_max", description="next value: best feasible assignment, eq. 14 as printed, or the actor's assignment"
-    )
-    differentiator: str = Field("blackbox", description="gradient through the assignment LP, see docs/assignment.md")
-    differentiator_args: dict[str, Any] = Field(default_factory=dict, description="options of the differentiator")
-    blackbox_lambda: float = Field(
-        20.0, gt=0, description="lambda of the blackbox differentiator, unless differentiator_args has lam or tau"
-    )
-    high_actor_weight: float = Field(
-        1.0, gt=0, description="factor on the high-level actor loss: each differentiator's direction has its own size"
-    )
-    high_advantage_floor: float = Field(
-        0.05, gt=0, description="least scale that the high-level advantage is divided by"
-    )
-
-    batch_size_low: int = Field(128, ge=1, description="states of one low-level update")
-    gamma_low: float = Field(0.95, ge=0, le=1, description="low-level discount per environment step")
-    low_target: Literal["policy", "double_q", "max"] = Field(
-        "policy", description="next value: expected under the policy, double Q, or eq. 18 as printed (max)"
-    )
-    low_reward_scale: float = Field(0.1, gt=0, description="factor on the task rewards")
-    normalize_low_advantage: bool = Field(True, description="divide the low-level advantage by its spread")
-    low_actor: Literal["projection", "policy_gradient"] = Field(
-        "projection", description="fit pi to softmax(A / beta), or follow the policy gradient to the same optimum"
-    )
-    bootstrap_success: bool = Field(True, description="the low level values the future beyond success")
-    low_advantage_floor: float = Field(0.01, gt=0, description="least spread that it is divided by")
-    entropy_weight: float = Field(0.2, ge=0, description="weight of the low-level policy's entropy")
-    relabel: float = Field(
-        0.5, ge=0, le=1, description="share of low-level states whose tasks are replaced by random ones"
-    )
-
-    @model_validator(mode="after")
-    def _projection_needs_a_temperature(self) -> LpmarlLearnerOptions:
-        if self.low_actor == "projection" and self.entropy_weight == 0:
-            raise ValueError("entropy_weight = 0 needs low_actor = 'policy_gradient': the projection divides by it")
-        return self
 
 
 class LpmarlLearner(Learner):
@@ -121,12 +60,17 @@ class LpmarlLearner(Learner):
         self.actor = controller.agent
         self.critic = critic(*network_dims(info)).to(device)
         self.target = deepcopy(self.critic).requires_grad_(False)
-        self.differentiator = _differentiator(options)
-        self.learns_high = controller.options.high_policy == "lp"
+        learned = HIGH_LEVELS.get(controller.learned_policy)
+        self.high = learned(controller, self.critic, self.target, options, rng) if learned else None
         self.optimizers = {
             "actor": adam(self.actor.parameters(), options.lr),
             "low_critic": adam(self.critic.low.parameters(), options.low_critic_lr),
             "high_critic": adam(self.critic.high.parameters(), options.high_critic_lr),
+        }
+        self.rates = {
+            "actor": options.lr,
+            "low_critic": options.low_critic_lr,
+            "high_critic": options.high_critic_lr,
         }
         self._rng = rng
         self._rhythm = UpdateSchedule(options.env_steps_per_update)
@@ -151,16 +95,16 @@ class LpmarlLearner(Learner):
         w = linear(self.options.w_start, self.options.w_finish, clock.fraction)
         loss, more = self.low_actor_loss(low, values)
         metrics |= more
-        if self.learns_high and self.updates % self.options.high_interval == 0:
+        if self.high is not None and self.updates % self.options.high_interval == 0:
             count, gamma = self.options.batch_size_high, self.options.gamma_high
             high = sample_high(buffer, count, gamma, self._rng, self.device)
-            values, high_loss, more = self.high_critic_loss(high)
+            values, high_loss, more = self.high.critic_loss(high)
             step(self.optimizers["high_critic"], high_loss, clip)
             blend_target(self.target.high, self.critic.high, self.options.target_update_tau)
             metrics |= more
             # Until a success has been seen the high-level values are noise: they would teach a random assignment.
             if bool((high.ret != 0).any()):
-                high_loss, more = self.high_actor_loss(high, values, clock)
+                high_loss, more = self.high.actor_loss(high, values, clock)
                 loss = w * loss + (1.0 - w) * self.options.high_actor_weight * high_loss
                 metrics |= more
         metrics["actor_grad_norm"] = step(self.optimizers["actor"], loss, clip)
@@ -236,85 +180,6 @@ class LpmarlLearner(Learner):
         }
         return loss, metrics
 
-    def high_critic_loss(self, high: HighBatch) -> tuple[Tensor, Tensor, dict[str, Tensor | float]]:
-        """Segment TD loss: (sum_i Q_{i,a_i}(s_d) - R_d - gamma^tau V(s_d'))^2 (eqs. 13 and 14).
-
-        Returns:
-            Q [K, N, M] without gradient, the loss, and what to log.
-        """
-        values = self.critic.high_values(high.graph)
-        target = high.ret.clone()
-        # Nobody decides in a final state, where the tasks need not have places for everybody.
-        goes_on = high.discount > 0
-        future = self.high_state_value(Observed(*(field[goes_on] for field in high.after)))
-        target[goes_on] += high.discount[goes_on] * future
-        taken = values.gather(-1, high.assign.unsqueeze(-1)).squeeze(-1)
-        total = (taken * high.now.agent_alive).sum(-1)
-        loss = (total - target).square().mean()
-        return values.detach(), loss, {"high_critic_loss": loss.detach(), "high_target_mean": target.mean()}
-
-    @torch.no_grad()
-    def high_state_value(self, seen: Observed) -> Tensor:
-        """[K] V(s): the largest sum_ij z_ij Q'_ij over feasible assignments, one more LP (or ``high_target``)."""
-        graph = build_graph(*seen[:4])
-        values = self.target.high_values(graph)
-        if self.options.high_target == "per_agent_max":
-            best = values.masked_fill(~seen.task_alive.unsqueeze(1), -torch.inf).max(-1).values
-            playing = seen.agent_alive & seen.task_alive.any(1, keepdim=True)
-            return best.masked_fill(~playing, 0.0).sum(-1)
-        scores = values if self.options.high_target == "feasible_max" else self.actor.scores(graph)
-        solution = solve(self._problem(seen, scores), self.controller.options.assignment_solver)
-        index = torch.from_numpy(np.maximum(solution.index, 0)).to(self.device)
-        taken = values.gather(-1, index.unsqueeze(-1)).squeeze(-1)
-        return (taken * torch.from_numpy(solution.index >= 0).to(self.device)).sum(-1)
-
-    def high_actor_loss(
-        self, high: HighBatch, values: Tensor, clock: Clock
-    ) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """Gradient of J = sum_ij z_ij Q_ij through the LP (eqs. 12, 15, 16), by the chosen differentiator.
-
-        Q enters as a centered, scaled advantage: a constant per agent changes no assignment. The LP is solved at
-        the noisy scores that the acting policy uses: without noise the gradient vanishes as soon as the order of
-        the scores is right, their spread shrinks to nothing, and any noise then makes the assignment random.
-        """
-        scores = self.actor.scores(high.graph)
-        edges = (high.now.agent_alive.unsqueeze(2) & high.now.task_alive.unsqueeze(1)).float()
-        mean = (values * edges).sum(-1, keepdim=True) / edges.sum(-1, keepdim=True).clamp(min=1.0)
-        advantage = (values - mean) * edges
-        spread = (advantage.square().sum() / edges.sum().clamp(min=1.0)).sqrt()
-        advantage = advantage / spread.clamp(min=self.options.high_advantage_floor)
-        problem = self._problem(high.now, scores)
-        sigma = self.controller.score_noise(clock)
-        noise = torch.from_numpy(sigma * self._rng.standard_normal(scores.shape)).to(scores)
-        result = surrogate_loss(
-            scores + noise,
-            advantage,
-            problem.capacity,
-            problem.agent_mask,
-            problem.task_mask,
-            solver=self.controller.options.assignment_solver,
-            differentiator=self.differentiator,
-            generator=self._generator(),
-        )
-        metrics: dict[str, Tensor | float] = {
-            "high_actor_loss": result.loss.detach(),
-            "assignment_changed": result.changed,
-            "high_advantage_scale": spread,
-            "score_spread": scores.detach().std(-1, correction=0).mean(),
-        }
-        return result.loss, metrics
-
-    def _generator(self) -> torch.Generator | None:
-        """For differentiators that draw noise: follows from the learner's own stream."""
-        if not self.differentiator.stochastic:
-            return None
-        return torch.Generator().manual_seed(int(self._rng.integers(2**62)))
-
-    def _problem(self, seen: Observed, scores: Tensor) -> Any:
-        masks = seen.agent_alive.cpu().numpy(), seen.task_alive.cpu().numpy()
-        capacity = self.controller.allowed(seen.capacity.cpu().numpy(), *masks)
-        return make_problem(scores.detach().double().cpu().numpy(), capacity, *masks)
-
     def _sample_low(self, buffer: ReplayBuffer) -> LowBatch:
         options, tasks = self.options, self.controller.tasks
         low = sample_low(buffer, options.batch_size_low, tasks, options.relabel, self._rng, self.device)
@@ -323,14 +188,9 @@ class LpmarlLearner(Learner):
     def _decay_lr(self, clock: Clock) -> None:
         hold = self.options.lr_hold
         factor = linear(1.0, self.options.lr_final, (clock.fraction - hold) / (1.0 - hold))
-        rates = {
-            "actor": self.options.lr,
-            "low_critic": self.options.low_critic_lr,
-            "high_critic": self.options.high_critic_lr,
-        }
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
-                group["lr"] = factor * rates[name]
+                group["lr"] = factor * self.rates[name]
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -352,15 +212,6 @@ class LpmarlLearner(Learner):
         self._rhythm.load_state_dict(state["rhythm"])
         load_rng_state(self._rng, state["rng"])
         self.updates = state["updates"]
-
-
-def _differentiator(options: LpmarlLearnerOptions) -> Differentiator:
-    """The differentiator; the default one gets ``blackbox_lambda`` where no step size is given."""
-    given = dict(options.differentiator_args)
-    default = LpmarlLearnerOptions.model_fields["differentiator"].default
-    if options.differentiator == default and not {"lam", "tau"} & set(given):
-        given["lam"] = options.blackbox_lambda
-    return make_differentiator(options.differentiator, given)
 
 
 def group_sum(values: Tensor, assign: Tensor, alive: Tensor, n_tasks: int) -> Tensor:

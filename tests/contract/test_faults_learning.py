@@ -81,7 +81,7 @@ def losses(parts: Parts, drawn: np.ndarray) -> list[torch.Tensor]:
     buffer.sample_steps = lambda count: every
     buffer.sample_ids = lambda count: ids
     high = sample_high(buffer, 10_000, learner.options.gamma_high, np.random.default_rng(0), torch.device("cpu"))
-    return [learner.low_critic_loss(learner._sample_low(buffer))[1], learner.high_critic_loss(high)[1]]
+    return [learner.low_critic_loss(learner._sample_low(buffer))[1], learner.high.critic_loss(high)[1]]
 
 
 def all_finite(parts: Parts) -> bool:

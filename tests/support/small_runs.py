@@ -16,15 +16,17 @@ from parts import Parts, build
 
 SMALL = ("batch_size_run=4", "buffer_size=64", "test_nepisode=4", "final_nepisode=4", "t_max=100000")
 # Makes every shipped algorithm update in its first rounds.
+_LPMARL = (
+    "warmup_episodes=4",
+    "env_steps_per_update=40",
+    "high_interval=1",
+    "batch_size_high=16",
+    "batch_size_low=16",
+)
 EARLY = {
     "q_learner": ("batch_size=4", "episodes_per_update=4", "target_update_interval=10"),
-    "lpmarl_learner": (
-        "warmup_episodes=4",
-        "env_steps_per_update=40",
-        "high_interval=1",
-        "batch_size_high=16",
-        "batch_size_low=16",
-    ),
+    "lpmarl_learner": _LPMARL,
+    "dec_lpmarl_learner": (*_LPMARL, "batch_size_imitation=16"),
 }
 
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from components.episode_buffer import EpisodeBatch, episode_fields
-from controllers.lpmarl_controller import LpmarlController, LpmarlOptions, Observed
+from controllers.lpmarl_controller import LpmarlController, LpmarlOptions
+from controllers.task_structure import Observed
 from envs.base import EnvInfo, TaskInfo
 from learners.lpmarl_batches import HighBatch, LowBatch
 from learners.lpmarl_learner import LpmarlLearner, LpmarlLearnerOptions

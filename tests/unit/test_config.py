@@ -43,6 +43,30 @@ def test_layers_override_each_other_in_order(root: Path) -> None:
     assert {key: config.sources[key] for key in expected} == expected
 
 
+def test_a_file_builds_on_the_one_that_its_base_names(root: Path) -> None:
+    (root / "algs/child.yaml").write_text("# a comment\nbase: tuned\nname: child\nenv_args: {size: 9.0}\n")
+    (root / "algs/grandchild.yaml").write_text("base: child\nname: grandchild\n")
+    below, found = load_fake(root, "lr=0.1", config="tuned"), load_fake(root, "lr=0.1", config="grandchild")
+    assert found.values["name"] == "grandchild"
+    assert found.values["env_args"] == below.values["env_args"] | {"size": 9.0}
+    assert found.sources["env_args.size"] == "config/algs/child.yaml:4"
+    assert found.sources["env_args.n_agents"] == "config/algs/tuned.yaml:4"
+    assert "base" not in found.values
+    kept = {key: value for key, value in found.values.items() if key not in ("name", "env_args")}
+    assert kept == {key: value for key, value in below.values.items() if key not in ("name", "env_args")}
+
+
+@pytest.mark.parametrize("base", ["tuner", "child", "ring", "[tuned]", "null", "../default"])
+def test_a_base_that_is_missing_or_goes_in_a_circle_is_refused(root: Path, base: str) -> None:
+    (root / "algs/child.yaml").write_text(f"name: child\nbase: {base}\n")
+    (root / "algs/ring.yaml").write_text("base: child\n")
+    [error] = config_errors(root, config="child")
+    expected = "config/algs/ring.yaml:1: base = 'child'" if base == "ring" else "config/algs/child.yaml:2: base = "
+    assert error.startswith(expected)
+    assert "expected another file of config/algs" in error
+    assert "tuned" in error
+
+
 def test_defaults_of_the_environment_are_recorded(root: Path) -> None:
     config = load_fake(root)
     assert config.values["env_args"]["size"] == 1.0

@@ -12,14 +12,8 @@ from support.task_states import episode_of, random_state, small_controller, task
 from components.episode_buffer import EpisodeBatch
 from components.errors import UserError
 from controllers.base import Clock, numpy_rows
-from controllers.lpmarl_controller import (
-    LpmarlController,
-    Observed,
-    env_actions,
-    low_availability,
-    network_dims,
-    task_structure,
-)
+from controllers.lpmarl_controller import LpmarlController
+from controllers.task_structure import Observed, env_actions, low_availability, network_dims, task_structure
 from envs.base import EnvInfo
 
 START = Clock(0, 0, 1000)

@@ -8,7 +8,7 @@ import torch
 from support.task_states import graph_of, random_state, small_agent, small_controller, small_critic, task_info
 from torch import Tensor
 
-from controllers.lpmarl_controller import Observed
+from controllers.task_structure import Observed
 from modules.agents.lpmarl_agent import LpmarlAgent
 from modules.assignment import make_problem, solve
 from modules.critics.lpmarl_critic import LpmarlCritic

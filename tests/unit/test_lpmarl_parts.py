@@ -22,7 +22,7 @@ from torch import Tensor
 
 from components.episode_buffer import EpisodeBatch
 from controllers.base import Clock
-from controllers.lpmarl_controller import Observed
+from controllers.task_structure import Observed
 from learners.base import step
 from learners.lpmarl_batches import HighBatch, LowBatch
 from learners.lpmarl_learner import LpmarlLearner
@@ -128,15 +128,15 @@ def test_high_critic_regresses_all_assignments_of_3_agents_to_3_tasks() -> None:
     seen = with_capacity(6, 3, [1, 1, 1])
     high = high_batch(seen, seen, assign, ret, torch.zeros(6))
     for _ in range(500):
-        step(learner.optimizers["high_critic"], learner.high_critic_loss(high)[1], 10.0)
-    table = learner.high_critic_loss(high)[0][0]
+        step(learner.optimizers["high_critic"], learner.high.critic_loss(high)[1], 10.0)
+    table = learner.high.critic_loss(high)[0][0]
     total = table[torch.arange(3), assign].sum(1)
     # Identity; then the number of agents that each assignment places as the identity does: 1 or 0.
     same = (assign == torch.arange(3)).sum(1).tolist()
     assert total.tolist() == pytest.approx([{3: 5 / 6, 1: 1 / 6, 0: -1 / 6}[k] for k in same], abs=1e-3)
     assert solve(make_problem(table[None].numpy(), [1, 1, 1]), "auto").index.tolist() == [[0, 1, 2]]
     learner.target.load_state_dict(learner.critic.state_dict())
-    assert learner.high_state_value(seen).tolist() == pytest.approx([5 / 6] * 6, abs=1e-3)
+    assert learner.high.state_value(seen).tolist() == pytest.approx([5 / 6] * 6, abs=1e-3)
 
 
 def test_high_critic_bootstraps_with_the_discount_of_the_segment() -> None:
@@ -144,7 +144,7 @@ def test_high_critic_bootstraps_with_the_discount_of_the_segment() -> None:
     seen = with_capacity(2, 2, [1, 1])
     assign = torch.tensor([[0, 1], [1, 0]])
     high = high_batch(seen, seen, assign, torch.tensor([0.5, 0.5]), torch.tensor([0.9**4, 0.0]))
-    _, loss, metrics = learner.high_critic_loss(high)
+    _, loss, metrics = learner.high.critic_loss(high)
     targets = [0.5 + 0.9**4 * 3.0, 0.5]
     assert float(metrics["high_target_mean"]) == pytest.approx(sum(targets) / 2)
     assert float(loss.detach()) == pytest.approx(((3.0 - targets[0]) ** 2 + (0.0 - targets[1]) ** 2) / 2)
@@ -155,15 +155,15 @@ def test_the_final_state_needs_no_places() -> None:
     seen = with_capacity(2, 2, [1, 1])
     final = seen._replace(capacity=torch.tensor([[1, 1], [0, 1]]))
     high = high_batch(seen, final, torch.tensor([[0, 1], [0, 1]]), torch.ones(2), torch.tensor([0.5, 0.0]))
-    assert float(learner.high_critic_loss(high)[2]["high_target_mean"]) == pytest.approx((1.0 + 0.5 * 2.0 + 1.0) / 2)
+    assert float(learner.high.critic_loss(high)[2]["high_target_mean"]) == pytest.approx((1.0 + 0.5 * 2.0 + 1.0) / 2)
     ended = high._replace(after=final._replace(capacity=torch.zeros(2, 2)), discount=torch.zeros(2))
-    assert float(learner.high_critic_loss(ended)[2]["high_target_mean"]) == 1.0
+    assert float(learner.high.critic_loss(ended)[2]["high_target_mean"]) == 1.0
 
 
 @pytest.mark.parametrize(("target", "value"), [("per_agent_max", 2.0), ("feasible_max", 1.0), ("actor", 1.0)])
 def test_next_value_of_two_agents_that_want_the_same_place(target: str, value: float) -> None:
     learner = table_learner(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), target)
-    assert learner.high_state_value(with_capacity(2, 2, [1, 1])).tolist() == [value, value]
+    assert learner.high.state_value(with_capacity(2, 2, [1, 1])).tolist() == [value, value]
 
 
 @pytest.mark.parametrize(("target", "value"), [("per_agent_max", 3.0), ("feasible_max", 3.0), ("actor", 3.0)])
@@ -171,7 +171,7 @@ def test_next_value_counts_living_agents_on_living_tasks(target: str, value: flo
     learner = table_learner(torch.tensor([[9.0, 3.0], [8.0, 7.0]]), target)
     seen = with_capacity(1, 2, [2, 2])
     seen.task_alive[0, 0] = seen.agent_alive[0, 1] = False
-    assert learner.high_state_value(seen).tolist() == [value]
+    assert learner.high.state_value(seen).tolist() == [value]
 
 
 def all_losses(learner: LpmarlLearner, now: Observed, after: Observed) -> list[Tensor]:
@@ -180,9 +180,9 @@ def all_losses(learner: LpmarlLearner, now: Observed, after: Observed) -> list[T
     low = low_batch(now, after, assign)
     values, low_critic, _ = learner.low_critic_loss(low)
     high: HighBatch = high_batch(now, after, assign, torch.ones(s), torch.full((s,), 0.5))
-    high_values, high_critic, _ = learner.high_critic_loss(high)
+    high_values, high_critic, _ = learner.high.critic_loss(high)
     low_actor, _ = learner.low_actor_loss(low, values)
-    high_actor, metrics = learner.high_actor_loss(high, high_values, Clock(0, 0, 1))
+    high_actor, metrics = learner.high.actor_loss(high, high_values, Clock(0, 0, 1))
     assert all(math.isfinite(value) for value in metrics.values())
     return [low_critic, high_critic, low_actor, high_actor]
 

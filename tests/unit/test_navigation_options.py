@@ -8,7 +8,7 @@ from support.worlds import RIGHT, STAY, constrained, place, plain, step
 
 from components.config import load_config
 from components.errors import UserError
-from envs.navigation import compositions
+from envs.navigation_draws import compositions
 
 # --- what is drawn and what is seen --------------------------------------------------------------------------
 

@@ -6,3 +6,8 @@ REGISTRY = Registry("agent")
 REGISTRY.add("mlp", "modules.agents.mlp_agent:MLPAgent", "modules.agents.mlp_agent:MLPOptions")
 REGISTRY.add("gru", "modules.agents.gru_agent:GRUAgent", "modules.agents.gru_agent:GRUOptions")
 REGISTRY.add("lpmarl", "modules.agents.lpmarl_agent:LpmarlAgent", "modules.agents.lpmarl_agent:LpmarlAgentOptions")
+REGISTRY.add(
+    "dec_lpmarl",
+    "modules.agents.dec_lpmarl_agent:DecLpmarlAgent",
+    "modules.agents.dec_lpmarl_agent:DecLpmarlAgentOptions",
+)

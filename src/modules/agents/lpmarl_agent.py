@@ -60,7 +60,12 @@ class LpmarlAgent(nn.Module):
 
     def scores(self, graph: Graph) -> Tensor:
         """C [S, N, M] in (0, 1) on the global graph."""
-        return torch.sigmoid(self.cost_head(*self.encoder(graph), graph))
+        return torch.sigmoid(self.score_logits(graph))
+
+    def score_logits(self, graph: Graph) -> Tensor:
+        """[S, N, M] C before the sigmoid: without the LP, the logits of each agent's choice."""
+        out: Tensor = self.cost_head(*self.encoder(graph), graph)
+        return out
 
     def logits(self, graph: Graph, assign: Tensor) -> Tensor:
         """[S, N, A] low-level policy logits on the observation graph, given each agent's task [S, N]."""
