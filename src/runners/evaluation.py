@@ -38,14 +38,15 @@ def greedy_episodes(
 
     Returns:
         [n_episodes] per metric, NaN where it does not apply: those of :data:`TEST_KEYS`, those of the environment,
-        and ``return``.
+        ``return`` and :func:`level_returns`.
     """
     rows: dict[str, list[NDArray[np.float64]]] = {}
     played = 0
     while played < n_episodes:
         check_stop()
         episodes = runner.collect(clock, test_mode=True)
-        found = {"return": episodes.returns, **episodes.metrics, **assignment_metrics(episodes.batch)}
+        found = {"return": episodes.returns, **episodes.metrics, **level_returns(episodes.batch)}
+        found |= assignment_metrics(episodes.batch)
         for name, values in found.items():
             rows.setdefault(name, []).append(values[: n_episodes - played])
         played += episodes.batch.batch_size
@@ -55,6 +56,24 @@ def greedy_episodes(
 def mean_metrics(metrics: dict[str, NDArray[np.float64]]) -> dict[str, float]:
     """Mean of each metric over the episodes that it applies to; metrics that apply to none are left out."""
     return {name: float(np.nanmean(values)) for name, values in metrics.items() if not np.isnan(values).all()}
+
+
+def level_returns(batch: EpisodeBatch) -> dict[str, NDArray[np.float64]]:
+    """[B] what each level earned, where the episodes hold it.
+
+    - ``high_return``: sum of ``reward_high`` over the episode;
+    - ``low_return``: sum of ``task_reward`` at the own task, each agent while it lives, mean over the agents that
+      lived at the start.
+    """
+    found = {}
+    if "reward_high" in batch:
+        found["high_return"] = (batch["reward_high"] * batch["filled"]).double().sum((1, 2)).numpy()
+    if "task_reward" in batch and "assign" in batch:
+        alive = batch["agent_alive"] * batch["filled"]
+        own = batch["task_reward"].gather(-1, batch["assign"]).squeeze(-1) * alive
+        agents = batch["agent_alive"][:, 0].sum(-1).clamp(min=1)
+        found["low_return"] = (own.double().sum((1, 2)) / agents).numpy()
+    return found
 
 
 def assignment_metrics(batch: EpisodeBatch) -> dict[str, NDArray[np.float64]]:
