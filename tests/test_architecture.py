@@ -14,7 +14,7 @@ from components.config_layers import CONFIG_ROOT
 SRC = Path(__file__).resolve().parents[1] / "src"
 PACKAGES = {
     *("components", "controllers", "learners", "runners", "modules", "envs", "utils", "compat"),
-    *("commands", "launchers", "reports"),
+    *("commands", "launchers", "reports", "reproduction"),
 }
 TOP = {"main", "experiment", "parts", "replays", "session"}
 FILES = sorted(SRC.rglob("*.py"))
@@ -32,6 +32,7 @@ ALLOWED = {
     "compat": PACKAGES,
     "reports": {"reports", "utils", "components"},
     "launchers": {"launchers", "reports", "utils", "components"},
+    "reproduction": {"reproduction", "launchers", "reports", "utils", "components"},
     "commands": PACKAGES | TOP - {"main"},
 }
 # Third-party PyMARL files come in through these only.

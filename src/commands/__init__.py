@@ -13,6 +13,7 @@ COMMANDS = {
     "evaluate": "play greedy episodes from checkpoints, with other seeds, sizes or policies, into one table",
     "replay": "write the replay page (or a video) of a checkpoint",
     "experiments": "run what is missing of an experiment set, then its table, curves and pages",
+    "reproduce": "run, measure and render the paper's tables and figures, beside its numbers",
     "report": "tables and curves over the seeds of finished runs",
     "runs": "write the page that lists, compares and diffs the runs of a results folder",
 }

@@ -52,9 +52,7 @@ def main(argv: Sequence[str]) -> None:
     _require_writable(given.output)
     settings = list(itertools.product(*(_variants(text) for text in given.vary)))
     rows = [
-        _evaluated(path, [*overrides, *setting], setting, given.episodes)
-        for path in given.paths
-        for setting in settings
+        evaluated(path, [*overrides, *setting], setting, given.episodes) for path in given.paths for setting in settings
     ]
     rows = _chosen(rows, given.metrics)
     show(_markdown(rows))
@@ -81,7 +79,15 @@ def _variants(text: str) -> list[str]:
     return [f"{key}={value.strip()}" for value in parts]
 
 
-def _evaluated(path: Path, overrides: Sequence[str], setting: Sequence[str], n_episodes: int) -> Row:
+def evaluated(path: Path, overrides: Sequence[str], setting: Sequence[str], n_episodes: int) -> Row:
+    """One row: a checkpoint's greedy episodes, each metric's mean and (``<metric>_se``) standard error.
+
+    Args:
+        path: a run's folder or a checkpoint's.
+        overrides: all ``key=value`` texts.
+        setting: those of them that become columns.
+        n_episodes: how many are played.
+    """
     # One training environment: what is built beside the test environments is not used.
     sizes = [f"final_nepisode={n_episodes}", "test_nepisode=0", "batch_size_run=1"]
     trained = load_trained(path, [*overrides, *sizes])

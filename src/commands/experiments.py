@@ -109,10 +109,14 @@ def listing(tasks: Sequence[Task], slots: int) -> str:
         where = f"  {task.run} ({task.env_steps:,} of {task.job.t_max:,} env steps)" if task.run else ""
         lines.append(f"{task.planned:<8} {task.job.name}{where}")
         if task.state == WAITING:
-            program = ["python", os.path.relpath(PROGRAM[1])]
-            lines.append(f"         {shlex.join([*program, *task.arguments])}")
+            lines.append(f"         {command_of(task)}")
     missing = sum(task.state != DONE for task in tasks)
     return "\n".join([*lines, f"{len(tasks)} runs, {missing} to be done, {slots} at a time"])
+
+
+def command_of(task: Task) -> str:
+    """What starts or continues the task's run."""
+    return shlex.join(["python", os.path.relpath(PROGRAM[1]), *task.arguments])
 
 
 def _locked(results: Path) -> RunLock:

@@ -85,8 +85,13 @@ def draw_curves(results: Results, show_seeds: bool = False) -> Figure:
     return figure
 
 
-def save_figure(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path, about: str = "") -> None:
     """Writes a figure as its suffix tells, whole or not at all; the same figure gives the same SVG.
+
+    Args:
+        figure: what is written.
+        path: ends in .png or .svg.
+        about: where it comes from, for the file's ``Description``.
 
     Raises:
         OSError: the disk refused.
@@ -95,9 +100,11 @@ def save_figure(figure: Figure, path: Path) -> None:
 
     temporary = temporary_sibling(path)
     kind = path.suffix[1:]
+    metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {}
+    metadata |= {"Description": about} if about else {}
     try:
         with mpl.rc_context(STYLE):
-            figure.savefig(temporary, format=kind, dpi=200, metadata={"Date": None} if kind == "svg" else None)
+            figure.savefig(temporary, format=kind, dpi=200, metadata=metadata)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)

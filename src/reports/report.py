@@ -87,7 +87,7 @@ def _document(results: Results) -> dict[str, Any]:
         "notes": [{"text": note.text, "at": [_place(anchor) for anchor in note.at]} for note in results.notes],
         "commits": sorted({str(run.commit.get("commit", "unknown")) for run in runs}),
         "env_commits": sorted({env_commit(run) for run in runs}),
-        "machines": _machines(runs),
+        "machines": machines(runs),
     }
 
 
@@ -125,7 +125,8 @@ def _plain(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _machines(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
+def machines(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
+    """CPU, system and Python of the runs, each combination once."""
     hosts = [run.run.get("host", {}) for run in runs]
     found = {
         (str(host.get("cpu")), " ".join(map(str, host.get("os") or [])), str(host.get("python_version")))
