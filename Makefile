@@ -3,7 +3,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export OMP_NUM_THREADS := 1
 
-.PHONY: check check-statistics test learn bench bench-assignment format
+.PHONY: check check-statistics test learn bench bench-assignment bench-decision format
 
 check:
 	ruff check
@@ -30,6 +30,10 @@ bench:
 OUT ?= results/bench
 bench-assignment:
 	@python benchmarks/speed/assignment.py $(OUT) $(ARGS)
+
+# Time of one decision from (10, 5) to (1000, 500), network and LP apart: JSON, table and plot in OUT; a minute.
+bench-decision:
+	@python benchmarks/speed/decision_time.py $(OUT) $(ARGS)
 
 format:
 	ruff check --fix
