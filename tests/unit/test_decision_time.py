@@ -20,7 +20,7 @@ def test_two_sizes_are_measured_part_by_part(tmp_path: Path, capsys: pytest.Capt
     assert [(row["n_agents"], row["n_tasks"]) for row in document["sizes"]] == [(10, 5), (20, 10)]
     for row in document["sizes"]:
         assert 0 < row["lp"] < row["act"]
-        assert 0 < row["network"]
+        assert row["network"] > 0
     assert (tmp_path / "new" / "decision_time.png").stat().st_size > 5000
     assert (tmp_path / "new" / "decision_time.md").read_text() in capsys.readouterr().out
 

@@ -18,7 +18,7 @@ def times_of(acceleration, n_worlds=4000, **options):
     return env, env.observation["travel_time"][:, 0, 0]
 
 
-# Mean alone times of ../shared/research/learning_findings.md, section 7. The agents there move in the step of the
+# Mean alone times of the calibration behind the speeds (20,000 draws). The agents there move in the step of the
 # push, ours one step later: every time that is not 0 is one longer.
 @pytest.mark.parametrize(
     ("acceleration", "mean", "error"), [(1, 26.5, 0.4), (1.5, 18.7, 0.4), (2, 14.8, 0.4), (5, 8.3, 1.0)]
