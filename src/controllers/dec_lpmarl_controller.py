@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from components.episode_buffer import EpisodeBatch
 from components.schedules import linear
-from controllers.base import Array, Clock, Decision, Rows
+from controllers.base import Array, Clock, Decision, Rows, numpy_rows
 from controllers.lpmarl_controller import LpmarlController, LpmarlOptions
 from controllers.task_structure import Observed
 from envs.base import EnvInfo
@@ -69,7 +69,11 @@ class DecLpmarlController(LpmarlController):
         if t == 0:
             share = 1.0 if test_mode else self._share(clock)
             self._imitates = self._decentral & (self._rng.random(len(self._assign)) < share)
-        return super().act(batch, t, rows, clock, test_mode)
+        decision = super().act(batch, t, rows, clock, test_mode)
+        if not test_mode:
+            # The high level learns from its own decisions: the imitator's, one a step, would drown them.
+            decision.extras["decide"] &= ~self._imitates[numpy_rows(rows), None]
+        return decision
 
     def _share(self, clock: Clock) -> float:
         start = self.options.decentral_start

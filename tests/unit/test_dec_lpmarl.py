@@ -97,8 +97,13 @@ def test_the_imitator_has_an_interval_of_its_own(high_policy: str, interval: int
 @pytest.mark.parametrize(("clock", "share"), [(START, 0.0), (Clock(600, 0, 1000), 0.25), (END, 0.5)])
 def test_the_imitators_share_of_training_episodes_grows(clock: Clock, share: float) -> None:
     controller = dec_controller(task_info(2, 2), decentral_share=0.5, decentral_start=0.2, decision_interval=5)
-    extras = acted(controller, one_place_each(2000, 2), 2, clock, False)
-    assert extras[1]["decide"].mean() == pytest.approx(share, abs=0.04)
+    extras = acted(controller, one_place_each(2000, 2), 6, clock, False)
+    # What the imitator decides is no decision that the high level learns from.
+    assert extras[0]["decide"].mean() == pytest.approx(1 - share, abs=0.04)
+    assert (extras[5]["decide"] == extras[0]["decide"]).all()
+    assert not extras[1]["decide"].any()
+    moved = (extras[0]["assign"] != extras[1]["assign"]).any((1, 2))
+    assert not moved[extras[0]["decide"].ravel()].any()
 
 
 def dec_learner(controller: DecLpmarlController, info: EnvInfo, **options: Any) -> DecLpmarlLearner:
