@@ -140,8 +140,6 @@ _BEYOND = {
     "speeds_m5_n7": ("speeds (5,7)", _SPEEDS),
     "skills_m3_n5": ("skills (3,5)", _SKILLS),
     "skills_m5_n7": ("skills (5,7)", _SKILLS),
-    "skills_easy_m3_n5": ("skills, easy (3,5)", _SKILLS),
-    "skills_easy_m5_n7": ("skills, easy (5,7)", _SKILLS),
 }
 
 
