@@ -30,7 +30,7 @@ class DecLpmarlLearnerOptions(LpmarlLearnerOptions):
     """Options of the imitation."""
 
     imitation_lr: float = Field(3e-3, gt=0, description="Adam learning rate of the imitator, at the start")
-    batch_size_imitation: int = Field(512, ge=1, description="states of one imitation update")
+    batch_size_imitation: int = Field(192, ge=1, description="states of one imitation update")
 
 
 class DecLpmarlLearner(LpmarlLearner):
