@@ -10,6 +10,7 @@ from typing import Any
 from components.checkpoint import load_into, require_same
 from components.checkpoint_folders import load_model
 from components.config import Config, recorded_config
+from components.errors import UserError
 from controllers.base import Clock
 from parts import Parts, build
 from utils.logging import get_logger
@@ -50,9 +51,28 @@ def load_trained(path: Path, overrides: Sequence[str] = ()) -> Trained:
     parts = build(config)
     try:
         load_into(parts.controller, checkpoint.state["controller"], "controller")
+    except UserError as error:
+        parts.close()
+        raise UserError(f"{error}{_changed(checkpoint.meta['config'], config)}") from error
     except BaseException:
         parts.close()
         raise
     position = checkpoint.state["position"]
     clock = Clock(position["env_steps"], position["episodes"], config.run.t_max)
     return Trained(folder, checkpoint.meta, config, parts, clock)
+
+
+def _changed(trained: dict[str, Any], config: Config) -> str:
+    """What the overrides changed of the environment, as the end of a message; nothing where they did not touch it."""
+    before, now = trained.get("env_args", {}), config.values["env_args"]
+    changed = [
+        f"env_args.{key} = {value} (trained with {before[key]})"
+        for key, value in now.items()
+        if key in before and value != before[key]
+    ]
+    if not changed:
+        return ""
+    return (
+        f"\nHere {', '.join(changed)}. An agent that reads `obs` plays at the size that it was trained at; agents on "
+        "graphs, such as LPMARL's, take any number of agents and tasks."
+    )

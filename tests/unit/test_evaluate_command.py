@@ -190,6 +190,18 @@ def test_a_mistake_is_named(run: Path, arguments: list[str], parts: list[str], c
         assert part in printed
 
 
+def test_a_size_that_a_checkpoint_cannot_take_is_told_with_the_reason(tmp_path: Path, capsys: Printed) -> None:
+    words = ["t_max=100", "test_nepisode=1", "final_nepisode=1", "batch_size_run=2", "replay_nepisode=0"]
+    words = ["--config=qmix", "--env-config=constrained_navigation", "with", *words, f"local_results_path={tmp_path}"]
+    assert main(words) == 0
+    run = tmp_path / "sacred" / "constrained_navigation" / "qmix" / "1"
+    assert evaluate(run, "--episodes", 2, "with", "env_args.n_agents=7") == 2
+    printed = capsys.readouterr().err
+    assert "agent.fc1.weight: checkpoint has shape (64, 31), this run has shape (64, 37)" in printed
+    assert "env_args.n_agents = 7 (trained with 5). An agent that reads `obs` plays at the size" in printed
+    assert "n_landmarks" not in printed
+
+
 def test_folders_without_checkpoints_are_described(run: Path, tmp_path: Path, capsys: Printed) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "pymarl").mkdir()
