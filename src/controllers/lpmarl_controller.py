@@ -79,6 +79,13 @@ class LpmarlOptions(Options):
     exploration_hold: float = Field(
         0.25, ge=0, le=1, description="share of training episodes whose noise holds; else it is drawn at each decision"
     )
+    low_greedy_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of training episodes whose low level acts as in tests; the high level then learns from "
+        "these alone (0: from all)",
+    )
     epsilon_start: float = Field(1.0, ge=0, le=1, description="probability of a uniform low-level action at the start")
     epsilon_finish: float = Field(0.05, ge=0, le=1, description="the same after the decay")
     epsilon_anneal_time: int = Field(15_000, ge=1, description="environment steps of the linear decay")
@@ -124,6 +131,7 @@ class LpmarlController(Controller):
         self._noise: Array | None = None
         self._holds = np.zeros(0, dtype=np.bool_)
         self._alive = np.zeros((0, 0), dtype=np.bool_)
+        self._low_is_greedy = np.zeros(0, dtype=np.bool_)
 
     @override
     def extra_fields(self) -> dict[str, FieldSpec]:
@@ -159,9 +167,23 @@ class LpmarlController(Controller):
         tasks = torch.from_numpy(assign).to(self.device)
         logits = self.agent.logits(self.in_sight(build_graph(*seen[:4])), tasks).cpu().numpy()
         avail = low_availability(batch["avail_actions"][rows, t], tasks.cpu(), self.tasks.first_task_action).numpy()
-        low = greedy(logits, avail) if test_mode else soft(logits, avail, self._epsilon(clock), self._rng)
+        low = greedy(logits, avail)
+        if not test_mode:
+            as_in_tests = self._as_in_tests(t)[where]
+            explored = soft(logits, avail, self._epsilon(clock), self._rng)
+            low = np.where(as_in_tests[:, None], low, explored)
+            if self.options.low_greedy_share:
+                due = due & as_in_tests
         extras = {"assign": assign[..., None], "decide": due[:, None], "low_actions": low[..., None]}
         return Decision(env_actions(low, assign, self.tasks.first_task_action), extras)
+
+    def _as_in_tests(self, t: int) -> Array:
+        """[B] the training episodes whose low level does not explore; drawn at their first step."""
+        if t == 0:
+            share = self.options.low_greedy_share
+            count = len(self._assign)
+            self._low_is_greedy = self._rng.random(count) < share if share else np.zeros(count, dtype=np.bool_)
+        return self._low_is_greedy
 
     def _epsilon(self, clock: Clock) -> float:
         options = self.options

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from support.task_states import episode_of, random_state, small_controller, task
 
 from components.episode_buffer import EpisodeBatch
 from components.errors import UserError
-from controllers.base import Clock, numpy_rows
+from controllers.base import Array, Clock, numpy_rows
 from controllers.lpmarl_controller import LpmarlController
 from controllers.task_structure import Observed, env_actions, low_availability, network_dims, task_structure
 from envs.base import EnvInfo
@@ -122,6 +123,32 @@ def test_between_decisions_everybody_keeps_the_task() -> None:
     assert (kept[2][2::2] == kept[0][2::2]).all()
     assert (kept[5][5::2] == kept[3][5::2]).all()
     assert (kept[3][3::2] != kept[0][3::2]).any()
+
+
+def test_the_high_level_learns_from_the_episodes_that_are_played_as_tests() -> None:
+    info = task_info(2, 2)
+    controller = small_controller(info, low_greedy_share=0.3, decision_interval=2, score_noise_start=0.0)
+    batch = episode_of(info, controller, random_state(2000, 2, 2), 4)
+
+    def low_actions(test_mode: bool) -> tuple[Array, list[tuple[Array, Array]]]:
+        controller.begin_episodes(2000)
+        # Copies: the controller goes on with its own assignments.
+        extras = [deepcopy(controller.act(batch, t, ALL, START, test_mode).extras) for t in range(4)]
+        played = [(e["low_actions"][..., 0], e["assign"][..., 0]) for e in extras]
+        return np.array([e["decide"][:, 0] for e in extras]), played
+
+    decided_in_tests, tests = low_actions(test_mode=True)
+    assert decided_in_tests.all(1).tolist() == [True, False, True, False]
+    decides, played = low_actions(test_mode=False)
+    as_tests = decides[0]
+    assert as_tests.mean() == pytest.approx(0.3, abs=0.04)
+    assert (decides[2] == as_tests).all()
+    assert not decides[[1, 3]].any()
+    for (low, assign), (low_in_tests, assign_in_tests) in zip(played, tests, strict=True):
+        same_task = (assign == assign_in_tests).all(1)
+        assert (low == low_in_tests)[as_tests & same_task].all()
+        # The others draw all of their actions: epsilon is 1 at the start.
+        assert (low == low_in_tests)[~as_tests & same_task].mean() == pytest.approx(0.2, abs=0.04)
 
 
 def crowded(rule: str) -> tuple[LpmarlController, EpisodeBatch]:
