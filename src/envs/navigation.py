@@ -80,7 +80,8 @@ class Navigation(VectorEnv):
         self._ended = np.zeros((b, 2), dtype=np.bool_)
         self._allocate_observation(fields)
         rules = RULES[options.reach_reward], options.rewards == "dense"
-        params = np.array([options.agent_radius, self._radius, options.episode_limit, *rules], dtype=np.float64)
+        exact = not plain
+        params = np.array([options.agent_radius, self._radius, options.episode_limit, *rules, exact], dtype=np.float64)
         kernel: Any = navigation_kernel if numba else navigation_numpy
         observed, results = (self._world, self._views, not plain), (self._outcome, self._ended, params)
         self._step = partial(kernel.step_worlds, *observed, *results)

@@ -74,9 +74,23 @@ def _move(world: World, actions: Array, active: Array, shift: Array, contact: fl
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _all_covered(position: Array, landmark: Array, n: int, m: int, occupancy: float) -> bool:
+    """Whether each of the first m landmarks [M, 2] has one of the first n agents [N, 2] within the radius."""
+    for j in range(m):
+        covered = False
+        for i in range(n):
+            dx, dy = position[i, 0] - landmark[j, 0], position[i, 1] - landmark[j, 1]
+            covered = covered or dx * dx + dy * dy < occupancy * occupancy
+        if not covered:
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _score(  # noqa: C901  one pass over the worlds
-    world: World, outcome: Array, ended: Array, active: Array, counts: Array, occupancy: float, limit: float, rule: int
-) -> None:
+    world: World, outcome: Array, ended: Array, active: Array, counts: Array, occupancy: float, limit: float, rule: int,
+    exact: bool,
+) -> None:  # fmt: skip
     """Who counts where, the rewards for it, and whether the episode ends. ``counts`` [M] is scratch."""
     position, landmark, held = world.position, world.landmark, world.held
     padded = landmark.shape[1]
@@ -110,9 +124,9 @@ def _score(  # noqa: C901  one pass over the worlds
                     reached += 1.0
                 world.visited[b, i, at_now] = True
             world.at_landmark[b, i] = at_now
-        success = True
+        success = exact or _all_covered(position[b], landmark[b], n, m, occupancy)
         for j in range(m):
-            success = success and counts[j] == world.capacity[b, j]
+            success = success and (not exact or counts[j] == world.capacity[b, j])
         outcome[b, REWARD] = 0.5 * success + 0.5 * reached / n
         outcome[b, REWARD_HIGH] = success
         ended[b, TERMINATED] = success
@@ -258,14 +272,16 @@ def advance_worlds(world: World, outcome: Array, ended: Array, params: Array, ac
         world: changed in place.
         outcome: [B, 2 + N M] reward, reward_high, then task_reward row by row.
         ended: [B, 2] terminated, truncated.
-        params: agent radius, occupancy radius, episode limit, reward rule, dense (0 or 1).
+        params: agent radius, occupancy radius, episode limit, reward rule, dense (0 or 1), exact (1: each landmark
+            needs exactly its capacity of agents that count for it, 0: one agent within it).
         actions: [B, N] 0 none, 1 -x, 2 +x, 3 -y, 4 +y.
         active: [B].
     """
     n, m = world.needed.shape[1], world.needed.shape[2]
     contact = 2.0 * params[0]
     _move(world, actions, active, np.empty((n, 2), np.float64), contact)
-    _score(world, outcome, ended, active, np.empty(m, np.int64), params[1], params[2], int(params[3]))
+    counts = np.empty(m, np.int64)
+    _score(world, outcome, ended, active, counts, params[1], params[2], int(params[3]), params[5] > 0.0)
     if params[4] > 0.0:
         _add_dense_rewards(world, outcome, active, contact)
 

@@ -85,7 +85,11 @@ def advance_worlds(world: World, outcome: Array, ended: Array, params: Array, ac
     seen = world.visited[rows]
     reward = _reach_rewards(world.at_landmark[rows], now, seen, m, rule)
     world.visited[rows] = seen
-    success = (_count(world, rows, now) == world.capacity[rows]).all(-1)
+    counts = _count(world, rows, now)
+    if params[5] > 0.0:
+        success = (counts == world.capacity[rows]).all(-1)
+    else:
+        success = ((distance < occupancy).any(1) | ~landmarks).all(-1)
     flat = reward.sum((1, 2)) / alive
     if params[4] > 0.0:
         collisions = (_apart(position, agents)[1] < contact).sum(-1)

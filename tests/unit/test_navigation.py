@@ -164,6 +164,28 @@ def test_an_agent_counts_for_its_nearest_landmark_only_and_each_needs_exactly_it
 
 
 @pytest.mark.parametrize("numba", [False, True])
+@pytest.mark.parametrize(
+    ("agents_x", "counts", "success"),
+    [
+        # The same discs: both agents are nearest to the first landmark, and one of them is within the second, too.
+        ([0.12, 0.14], [2, 0], True),
+        ([0.0, 0.14], [2, 0], True),
+        # One agent covers both.
+        ([0.14, 0.9], [1, 0], True),
+        ([0.0, 0.09], [2, 0], False),
+        ([0.3, 0.31], [0, 2], False),
+    ],
+)
+def test_a_plain_landmark_needs_some_agent_within_its_disc(agents_x, counts, success, numba):
+    env = plain(n_landmarks=2, agent_radius=0.0, numba=numba)
+    place(env, [[x, 0.0] for x in agents_x], [[0, 0], [0.3, 0]])
+    result = step(env)
+    assert result["task_reward"][0].sum(0).tolist() == counts
+    assert (result["terminated"][0], result["truncated"][0]) == (success, False)
+    assert result["reward_high"][0] == success
+
+
+@pytest.mark.parametrize("numba", [False, True])
 def test_the_rim_of_a_disc_is_outside(numba):
     env = place(plain(n_landmarks=1, occupancy_radius=0.25, numba=numba), [[0.25, 0]], [[0, 0]])
     assert not step(env)["terminated"][0]
