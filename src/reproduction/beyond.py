@@ -115,9 +115,9 @@ def write_scores(
                 costs, scores = groups[group]
                 rows += _draw_group(axes, shown, group, color, costs, scores)
             axes.set(title=shown, ylim=(-0.02, 1.02))
-            if any(len(found[0]) for found in groups.values()):
+            if axes.get_legend_handles_labels()[0]:
                 axes.legend(loc="best", handlelength=1.2)
-            else:
+            if not any(len(found[0]) for found in groups.values()):
                 axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", va="center", color="#888888")
         _label(figure, drawn, cost)
     output.figure(name, figure)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import commands.reproduce as reproduce
 from components.config import load_config
 from components.errors import UserError
 from launchers.experiment_set import find_set, read_set
-from launchers.jobs import make_jobs
+from launchers.jobs import Job, make_jobs, matching_run
+from launchers.tasks import Task, make_tasks
+from main import main
 from reports.run_records import find_runs
 from reproduction.catalog import ARTIFACTS, TABLES
 from reproduction.paper import FILE, read_paper_numbers
-from reproduction.points import Point, Store
+from reproduction.points import Measure, Point, Store
 from reproduction.specs import EPISODES, Source
 
 SMALLEST = ("t_max=600", "test_interval=300", "log_interval=300", "test_nepisode=4", "final_nepisode=4")
@@ -97,30 +100,55 @@ def test_without_runs_everything_that_is_missing_is_named_with_its_command(tmp_p
     assert "85.8" in (tmp_path / "out" / "table1.md").read_text()
 
 
+def in_this_process(jobs: Sequence[Job], results: Path, *_: int) -> list[Task]:
+    """``run_missing`` without a process for each run: they would spend nearly all of their time on imports."""
+    found = find_runs(results / "sacred") if results.is_dir() else []
+    for job in jobs:
+        if matching_run(job, found) is None:
+            assert main(list(job.arguments)) == 0
+    return make_tasks(jobs, results, find_runs(results / "sacred"))
+
+
+def measure_in_this_process(
+    points: Sequence[Point], store: Store, measure: Measure, _: int, commit: dict[str, Any]
+) -> dict[str, str]:
+    """``measure_missing`` without processes."""
+    for point in points:
+        store.keep(point, measure(point.kind, point.run.folder, point.overrides, point.count), commit)
+    return {}
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Small real runs, a table of measurements, two figures of single runs and curves."""
+    """All tables and figures from small real runs."""
     folder = tmp_path_factory.mktemp("reproduced")
-    reproduce.main(words_of(folder))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reproduce, "run_missing", in_this_process)
+        patch.setattr(reproduce, "measure_missing", measure_in_this_process)
+        reproduce.main(words_of(folder, "all"))
     return folder
 
 
-def words_of(folder: Path, *more: str) -> list[str]:
+def words_of(folder: Path, *names: str) -> list[str]:
     where = ["--results", str(folder / "runs"), "--output", str(folder / "out"), "--jobs", "2"]
-    return ["fig2", "fig3", "crowded", "--quick", *where, *more, "with", *SMALLEST]
+    return [*names, "--quick", *where, "with", *SMALLEST]
 
 
 @pytest.mark.slow
-def test_the_smallest_form_runs_measures_and_renders(made: Path) -> None:
+def test_all_in_its_smallest_form_runs_measures_and_renders_everything(made: Path) -> None:
     written = {path.name for path in (made / "out").iterdir()}
-    assert written >= {"fig2.png", "fig2.svg", "fig3.png", "fig3.svg", "crowded.md", "crowded.csv"}
-    text = (made / "out" / "crowded.md").read_text()
-    assert "quick: one seed and short runs, not a result" in text
-    assert "python src/main.py reproduce fig2 fig3 crowded --quick" in text
-    assert str(Path.cwd()) not in text.split("```")[0]
-    [png] = [path for path in (made / "out").iterdir() if path.name == "fig3.png"]
-    assert png.read_bytes().startswith(b"\x89PNG")
-    assert png.stat().st_size > 10_000
+    for name in ARTIFACTS:
+        assert f"{name}.md" in written
+        assert {f"{name}.png", f"{name}.svg", f"{name}.csv", f"{name}_curves.csv", f"{name}_bars.png"} & written
+    for path in (made / "out").glob("*.md"):
+        text = path.read_text()
+        assert "quick: one seed and short runs, not a result" in text
+        assert "python src/main.py reproduce all --quick" in text
+        assert "missing |" not in text
+    assert str(Path.cwd()) not in (made / "out" / "table1.md").read_text()
+    for path in (made / "out").glob("*.png"):
+        assert path.read_bytes().startswith(b"\x89PNG")
+        assert path.stat().st_size > 10_000
 
 
 @pytest.mark.slow
@@ -130,9 +158,18 @@ def test_a_second_call_runs_and_measures_nothing_anew(made: Path, monkeypatch: p
 
     before = {path: path.stat().st_mtime_ns for path in (made / "runs").rglob("metrics.jsonl")}
     monkeypatch.setattr(reproduce, "measure_missing", refuse)
-    reproduce.main(words_of(made))
+    reproduce.main(words_of(made, "fig2", "beyond"))
     assert {path: path.stat().st_mtime_ns for path in (made / "runs").rglob("metrics.jsonl")} == before
-    assert len(before) == 11  # crowded 3 x 3, one run each of fig2 and fig3
+    needed = {(source.runs.experiment_set, source.runs.algorithm, source.runs.environment) for source in all_sources()}
+    assert len(before) == len(needed)
+
+
+@pytest.mark.slow
+def test_runs_and_measurements_have_processes_of_their_own(tmp_path: Path) -> None:
+    reproduce.main(words_of(tmp_path, "fig2"))
+    assert (tmp_path / "out" / "fig2.png").is_file()
+    [run] = find_runs(tmp_path / "runs" / "constrained" / "sacred")
+    assert (run.status, run.algorithm) == ("COMPLETED", "lpmarl")
 
 
 @pytest.mark.slow
@@ -141,7 +178,7 @@ def test_a_missing_measurement_is_named_and_the_rest_is_rendered(made: Path, tmp
         path.rename(tmp_path / path.name)
     try:
         with pytest.raises(UserError) as caught:
-            reproduce.main(words_of(made, "--no-run"))
+            reproduce.main(["--no-run", *words_of(made, "fig2", "crowded")])
     finally:
         for path in tmp_path.iterdir():
             path.rename(made / "runs" / "measurements" / path.name)
