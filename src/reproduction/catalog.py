@@ -12,10 +12,12 @@ from reproduction.output import Output
 from reproduction.paper import PaperNumbers
 from reproduction.pictures import write_coefficients, write_path
 from reproduction.specs import (
+    AGREEMENT,
     DECISIONS,
     IMITATION,
     MIN_DISTANCE,
     PATH,
+    STEPS,
     SUCCESS,
     Curves,
     Line,
@@ -72,7 +74,7 @@ def _named(*rows: str) -> dict[str, str]:
 TABLE1 = Table(
     "table1",
     "Table 1: constrained navigation",
-    (SUCCESS, MIN_DISTANCE),
+    (SUCCESS, STEPS, AGREEMENT, MIN_DISTANCE),
     _METHODS,
     _SIZES,
     _trained("constrained", list(_METHODS), list(_SIZES)),
@@ -82,7 +84,7 @@ _PLAIN = {f"{kind}_n{n}": f"{kind}, N = {n}" for kind in ("sparse", "dense") for
 TABLE6 = Table(
     "table6",
     "Table 6: plain navigation",
-    (SUCCESS, MIN_DISTANCE),
+    (SUCCESS, STEPS, AGREEMENT, MIN_DISTANCE),
     _named("lpmarl", "dec_lpmarl"),
     _PLAIN,
     _trained("plain", ["lpmarl", "dec_lpmarl"], list(_PLAIN)),
@@ -93,7 +95,7 @@ _CROWDED = _SIZES | {"m10_n10": "(10,10)"}
 CROWDED = Table(
     "crowded",
     "Crowded constrained navigation",
-    (SUCCESS, MIN_DISTANCE),
+    (SUCCESS, STEPS, AGREEMENT),
     _named("lpmarl", "lp_distance", "random_feasible"),
     _CROWDED,
     _trained("crowded", ["lpmarl", "lp_distance", "random_feasible"], list(_CROWDED)),

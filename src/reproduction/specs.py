@@ -51,6 +51,7 @@ class Metric:
         scale: what it is multiplied by.
         decimals: that are shown.
         training: the last value logged while training, instead of that of an evaluation.
+        in_paper: the paper's tables have it.
     """
 
     name: str
@@ -58,10 +59,13 @@ class Metric:
     scale: float = 1.0
     decimals: int = 1
     training: bool = False
+    in_paper: bool = True
 
 
 SUCCESS = Metric("success", "success, %", 100.0)
 MIN_DISTANCE = Metric("min_distance", "min_distance (at the end, each agent to its nearest landmark)", 1.0, 3)
+STEPS = Metric("steps_to_success", "steps to success", in_paper=False)
+AGREEMENT = Metric("agreement", "agents with the same first task as by LP-distance, %", 100.0, in_paper=False)
 IMITATION = Metric("imitation_accuracy", "imitation accuracy, %", 100.0, training=True)
 
 

@@ -23,9 +23,11 @@ def write_table(table: Table, study: Study, paper: PaperNumbers, output: Output)
         for (row, column), source in table.cells.items():
             about = {"table": table.name, "metric": metric.name, "row": row, "column": column}
             about |= {"overrides": " ".join(source.overrides)}
-            known = {"paper": paper.find(table.name, metric.name, row, column) or ""} if table.in_paper else {}
+            known = (
+                {"paper": paper.find(table.name, metric.name, row, column) or ""} if _in_paper(table, metric) else {}
+            )
             rows += [
-                about | {"seed": seed, "value": value} | known
+                about | {"seed": seed, "value": value} | ({"paper": known} if _in_paper(table, metric) else {})
                 for seed, value in _values(table, metric, study, row, column).items()
             ]
     lines.append(f"Means over seeds; in brackets how many of the seeds are there, where some are {MISSING}.")
@@ -33,6 +35,10 @@ def write_table(table: Table, study: Study, paper: PaperNumbers, output: Output)
         lines.append(f"In parentheses the paper's number. {UNKNOWN}")
     output.markdown(table.name, table.title, lines)
     output.csv(table.name, rows)
+
+
+def _in_paper(table: Table, metric: Metric) -> bool:
+    return table.in_paper and metric.in_paper
 
 
 def _values(table: Table, metric: Metric, study: Study, row: str, column: str) -> dict[int, float]:
@@ -47,7 +53,7 @@ def _grid(table: Table, metric: Metric, study: Study, paper: PaperNumbers) -> li
         values, wanted = study.values(source, metric), len(study.wanted(source.runs))
         shown = f"{fmean(values.values()):.{metric.decimals}f}" if values else MISSING
         part = f" [{len(values)} of {wanted}]" if 0 < len(values) < wanted else ""
-        beside = f" ({paper.shown(table.name, metric.name, row, column)})" if table.in_paper else ""
+        beside = f" ({paper.shown(table.name, metric.name, row, column)})" if _in_paper(table, metric) else ""
         return f"{shown}{part}{beside}"
 
     if table.settings_down:
@@ -70,9 +76,9 @@ def _details(table: Table, metric: Metric, study: Study, paper: PaperNumbers) ->
             f"{stdev(values.values()):.{metric.decimals}f}" if several else NOTHING,
             each or MISSING,
         ]
-        body.append([*line, *([paper.shown(table.name, metric.name, row, column)] if table.in_paper else [])])
+        body.append([*line, *([paper.shown(table.name, metric.name, row, column)] if _in_paper(table, metric) else [])])
     return markdown_table(
-        ["setting", "method", "mean", "std", "seed: value", *(["paper"] if table.in_paper else [])], body
+        ["setting", "method", "mean", "std", "seed: value", *(["paper"] if _in_paper(table, metric) else [])], body
     )
 
 
