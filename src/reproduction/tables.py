@@ -23,11 +23,10 @@ def write_table(table: Table, study: Study, paper: PaperNumbers, output: Output)
         for (row, column), source in table.cells.items():
             about = {"table": table.name, "metric": metric.name, "row": row, "column": column}
             about |= {"overrides": " ".join(source.overrides)}
-            known = (
-                {"paper": paper.find(table.name, metric.name, row, column) or ""} if _in_paper(table, metric) else {}
-            )
+            known = paper.find(table.name, metric.name, row, column) or ""
+            beside = {"paper": known} if _in_paper(table, metric) else {}
             rows += [
-                about | {"seed": seed, "value": value} | ({"paper": known} if _in_paper(table, metric) else {})
+                about | {"seed": seed, "value": value} | beside
                 for seed, value in _values(table, metric, study, row, column).items()
             ]
     lines.append(f"Means over seeds; in brackets how many of the seeds are there, where some are {MISSING}.")

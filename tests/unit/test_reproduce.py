@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -146,6 +147,10 @@ def test_all_in_its_smallest_form_runs_measures_and_renders_everything(made: Pat
         assert "python src/main.py reproduce all --quick" in text
         assert "missing |" not in text
     assert str(Path.cwd()) not in (made / "out" / "table1.md").read_text()
+    lines = list(csv.DictReader((made / "out" / "table1.csv").open()))
+    [ours] = [line for line in lines if (line["metric"], line["row"], line["column"]) == ("success", "lpmarl", "m3_n5")]
+    assert (ours["paper"], ours["seed"]) == ("85.8", "1")
+    assert 0 <= float(ours["value"]) <= 100
     for path in (made / "out").glob("*.png"):
         assert path.read_bytes().startswith(b"\x89PNG")
         assert path.stat().st_size > 10_000
