@@ -71,6 +71,11 @@ class Study:
             found = {int(run.seed or 0): _own_value(run, metric) for run in self.done(source.runs)}
         return {seed: metric.scale * value for seed, value in found.items() if math.isfinite(value)}
 
+    def is_complete(self, source: Source) -> bool:
+        """Whether all runs are done and measured."""
+        measured = all(self.store.read(point) is not None for point in self.points(source))
+        return measured and len(self.done(source.runs)) == len(self.wanted(source.runs)) > 0
+
     def missing_points(self, sources: Iterable[Source]) -> list[Point]:
         """What is not measured of finished runs, each once."""
         points = {point.key: point for source in sources for point in self.points(source)}

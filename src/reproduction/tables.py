@@ -7,10 +7,11 @@ from statistics import fmean, stdev
 
 from reproduction.output import Output
 from reproduction.paper import NOTHING, UNKNOWN, PaperNumbers
-from reproduction.specs import Metric, Table
+from reproduction.specs import Metric, Source, Table
 from reproduction.study import Study
 
 MISSING = "missing"
+NO_VALUE = "none"
 
 
 def write_table(table: Table, study: Study, paper: PaperNumbers, output: Output) -> None:
@@ -29,7 +30,10 @@ def write_table(table: Table, study: Study, paper: PaperNumbers, output: Output)
                 about | {"seed": seed, "value": value} | beside
                 for seed, value in _values(table, metric, study, row, column).items()
             ]
-    lines.append(f"Means over seeds; in brackets how many of the seeds are there, where some are {MISSING}.")
+    lines.append(
+        f"Means over seeds; in brackets how many of the seeds have a value, where some are {MISSING} or have none (an "
+        f"episode without success has no steps to success). {NO_VALUE}: no episode has one."
+    )
     if table.in_paper:
         lines.append(f"In parentheses the paper's number. {UNKNOWN}")
     output.markdown(table.name, table.title, lines)
@@ -38,6 +42,10 @@ def write_table(table: Table, study: Study, paper: PaperNumbers, output: Output)
 
 def _in_paper(table: Table, metric: Metric) -> bool:
     return table.in_paper and metric.in_paper
+
+
+def _absent(source: Source, study: Study) -> str:
+    return NO_VALUE if study.is_complete(source) else MISSING
 
 
 def _values(table: Table, metric: Metric, study: Study, row: str, column: str) -> dict[int, float]:
@@ -50,7 +58,7 @@ def _grid(table: Table, metric: Metric, study: Study, paper: PaperNumbers) -> li
         if source is None:
             return ""
         values, wanted = study.values(source, metric), len(study.wanted(source.runs))
-        shown = f"{fmean(values.values()):.{metric.decimals}f}" if values else MISSING
+        shown = f"{fmean(values.values()):.{metric.decimals}f}" if values else _absent(source, study)
         part = f" [{len(values)} of {wanted}]" if 0 < len(values) < wanted else ""
         beside = f" ({paper.shown(table.name, metric.name, row, column)})" if _in_paper(table, metric) else ""
         return f"{shown}{part}{beside}"
@@ -71,9 +79,9 @@ def _details(table: Table, metric: Metric, study: Study, paper: PaperNumbers) ->
         line = [
             table.columns[column],
             table.rows[row],
-            f"{fmean(values.values()):.{metric.decimals}f}" if values else MISSING,
+            f"{fmean(values.values()):.{metric.decimals}f}" if values else _absent(table.cells[row, column], study),
             f"{stdev(values.values()):.{metric.decimals}f}" if several else NOTHING,
-            each or MISSING,
+            each or _absent(table.cells[row, column], study),
         ]
         body.append([*line, *([paper.shown(table.name, metric.name, row, column)] if _in_paper(table, metric) else [])])
     return markdown_table(
