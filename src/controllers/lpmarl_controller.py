@@ -167,22 +167,18 @@ class LpmarlController(Controller):
         tasks = torch.from_numpy(assign).to(self.device)
         logits = self.agent.logits(self.in_sight(build_graph(*seen[:4])), tasks).cpu().numpy()
         avail = low_availability(batch["avail_actions"][rows, t], tasks.cpu(), self.tasks.first_task_action).numpy()
-        low = greedy(logits, avail)
-        if not test_mode:
-            as_in_tests = self._as_in_tests(t)[where]
-            explored = soft(logits, avail, self._epsilon(clock), self._rng)
-            low = np.where(as_in_tests[:, None], low, explored)
-            if self.options.low_greedy_share:
-                due = due & as_in_tests
+        as_in_tests = self._as_in_tests(t)[where] if self.options.low_greedy_share and not test_mode else None
+        low = greedy(logits, avail) if test_mode else soft(logits, avail, self._epsilon(clock), self._rng)
+        if as_in_tests is not None:
+            low = np.where(as_in_tests[:, None], greedy(logits, avail), low)
+            due = due & as_in_tests
         extras = {"assign": assign[..., None], "decide": due[:, None], "low_actions": low[..., None]}
         return Decision(env_actions(low, assign, self.tasks.first_task_action), extras)
 
     def _as_in_tests(self, t: int) -> Array:
         """[B] the training episodes whose low level does not explore; drawn at their first step."""
         if t == 0:
-            share = self.options.low_greedy_share
-            count = len(self._assign)
-            self._low_is_greedy = self._rng.random(count) < share if share else np.zeros(count, dtype=np.bool_)
+            self._low_is_greedy = self._rng.random(len(self._assign)) < self.options.low_greedy_share
         return self._low_is_greedy
 
     def _epsilon(self, clock: Clock) -> float:

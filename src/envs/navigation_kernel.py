@@ -124,9 +124,12 @@ def _score(  # noqa: C901  one pass over the worlds
                     reached += 1.0
                 world.visited[b, i, at_now] = True
             world.at_landmark[b, i] = at_now
-        success = exact or _all_covered(position[b], landmark[b], n, m, occupancy)
-        for j in range(m):
-            success = success and (not exact or counts[j] == world.capacity[b, j])
+        if exact:
+            success = True
+            for j in range(m):
+                success = success and counts[j] == world.capacity[b, j]
+        else:
+            success = _all_covered(position[b], landmark[b], n, m, occupancy)
         outcome[b, REWARD] = 0.5 * success + 0.5 * reached / n
         outcome[b, REWARD_HIGH] = success
         ended[b, TERMINATED] = success
