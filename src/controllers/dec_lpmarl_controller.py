@@ -80,8 +80,8 @@ class DecLpmarlController(LpmarlController):
         return linear(0.0, self.options.decentral_share, (clock.fraction - start) / (1.0 - start))
 
     @override
-    def _due(self, seen: Observed, t: int, where: slice | Array) -> Array:
-        due = super()._due(seen, t, where)
+    def _due(self, seen: Observed, avail: Tensor, t: int, where: slice | Array) -> Array:
+        due = super()._due(seen, avail, t, where)
         if self.options.redecide == "every_k":
             due[self._imitates[where]] = t % self.options.decentral_interval == 0
         return due

@@ -68,7 +68,9 @@ class LpmarlOptions(Options):
         "error", description="when the tasks cannot hold the agents: stop, or raise capacities to ceil(N / M)"
     )
     redecide: Literal["every_k", "event", "start"] = Field(
-        "every_k", description="assign every decision_interval steps, when an agent or task died, or once per episode"
+        "every_k",
+        description="assign every decision_interval steps; when an agent or task died and when an agent first can act "
+        "on a task; or once per episode",
     )
     decision_interval: int = Field(10, ge=1, description="steps between assignments with redecide: every_k")
     score_noise_start: float = Field(
@@ -131,6 +133,7 @@ class LpmarlController(Controller):
         self._noise: Array | None = None
         self._holds = np.zeros(0, dtype=np.bool_)
         self._alive = np.zeros((0, 0), dtype=np.bool_)
+        self._contact = np.zeros(0, dtype=np.bool_)
         self._low_is_greedy = np.zeros(0, dtype=np.bool_)
 
     @override
@@ -150,13 +153,14 @@ class LpmarlController(Controller):
         self._assign = np.zeros((batch_size, self.n_agents), dtype=np.int64)
         self._noise = None
         self._alive = np.zeros((batch_size, self.n_agents + self.tasks.n_tasks), dtype=np.bool_)
+        self._contact = np.zeros(batch_size, dtype=np.bool_)
 
     @override
     @torch.no_grad()
     def act(self, batch: EpisodeBatch, t: int, rows: Rows, clock: Clock, test_mode: bool) -> Decision:
         seen = Observed(*(batch[name][rows, t].to(self.device) for name in Observed._fields))
         where = numpy_rows(rows)
-        due = self._due(seen, t, where)
+        due = self._due(seen, batch["avail_actions"][rows, t], t, where)
         if due.any():
             deciders = np.arange(len(self._assign))[where][due]
             now = torch.from_numpy(due)
@@ -309,16 +313,25 @@ class LpmarlController(Controller):
         instead = np.where(replaced, self._rng.random(shape), np.nan)
         return np.stack([self._rng.standard_normal(shape), instead], 1)
 
-    def _due(self, seen: Observed, t: int, where: slice | Array) -> Array:
+    def _due(self, seen: Observed, avail: Tensor, t: int, where: slice | Array) -> Array:
         """[R] bool: which rows get a new assignment at step t."""
         r = len(seen.agent_alive)
         every_k = self.options.redecide == "every_k"
         due = np.full(r, t == 0 or (every_k and t % self.options.decision_interval == 0))
         if self.options.redecide == "event":
             alive = torch.cat([seen.agent_alive, seen.task_alive], 1).cpu().numpy()
-            due |= (alive != self._alive[where]).any(1)
-            self._alive[where] = alive
+            contact = self._contact[where] | self._can_act_on_a_task(avail)
+            due |= (alive != self._alive[where]).any(1) | (contact != self._contact[where])
+            self._alive[where], self._contact[where] = alive, contact
         return due
+
+    def _can_act_on_a_task(self, avail: Tensor) -> Array:
+        """[R] bool: some agent has an action that names a task; ``avail`` [R, N, A]."""
+        first = self.tasks.first_task_action
+        if first is None:
+            return np.zeros(len(avail), dtype=np.bool_)
+        can: Array = (avail[..., first:] > 0).flatten(1).any(1).numpy()
+        return can
 
 
 def require_solver(name: str) -> None:

@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from components.random import load_rng_state, rng_state
 from envs.base import TASK_FIELDS, Array, EnvInfo, StepResult, TaskInfo, VectorEnv, check_fields
+from envs.combat_costs import COSTS, Battle
 from envs.skirmish_kernel import (
     DEAD_ALLIES,
     DEAD_ENEMIES,
@@ -188,6 +189,7 @@ class Skirmish(VectorEnv):
                 first_task_action=FIRST_ATTACK,
                 agent_radius=float(self._kinds[RADIUS, :n].max()) / SIGHT,
                 half_width=CENTER / SIGHT,
+                costs=tuple(COSTS),
             ),
         )
 
@@ -207,7 +209,8 @@ class Skirmish(VectorEnv):
         shown = self._views._asdict()
         if self._obs_is_state:
             shown["state"] = self._views.obs.reshape(len(self._views.obs), -1)
-        self.observation = {name: shown[name] for name in fields}
+        self._costs = {name: np.zeros((b, *shapes[name]), dtype=np.float32) for name in COSTS if name in fields}
+        self.observation = {name: (shown | self._costs)[name] for name in fields}
 
     @property
     @override
@@ -230,11 +233,28 @@ class Skirmish(VectorEnv):
         self._ended[:] = False
         self._outcome[:] = 0.0
         self._show(self._everyone)
+        self._write_costs()
 
     @override
     def step(self, actions: Array, active: Array) -> StepResult:
         self._step(actions, active)
+        self._write_costs()
         return self._result
+
+    def _write_costs(self) -> None:
+        if not self._costs:
+            return
+        units, n = self._world.units, self._n
+        places = units[:, [X, Y]].transpose(0, 2, 1)
+        left = units[:, LIFE] + units[:, SHIELD]
+        full = self._kinds[MAX_LIFE] + self._kinds[MAX_SHIELD]
+        battle = Battle(places[:, :n], left[:, :n] > 0, places[:, n:], left[:, n:], left[:, n:] / full[n:])
+        for name, field in self._costs.items():
+            field[:] = COSTS[name](battle)
+
+    def targets(self) -> Array:
+        """[B, E] the agent that each enemy is after, -1 for none: what a script may know, and no field shows."""
+        return self._world.orders[:, TARGET, self._n :].copy()
 
     @override
     def episode_metrics(self) -> dict[str, Array]:
@@ -264,6 +284,7 @@ class Skirmish(VectorEnv):
         for name, array in self._arrays().items():
             array[:] = state["world"][name]
         self._show(self._everyone)
+        self._write_costs()
 
     def _arrays(self) -> dict[str, Array]:
         return self._world._asdict() | {"ended": self._ended, "outcome": self._outcome}
