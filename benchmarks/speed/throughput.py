@@ -37,6 +37,7 @@ EPISODE_LIMIT = 25
 # (N, M) -> the environment of that size.
 SIZES = {(3, 3): "navigation", (5, 3): "constrained_navigation"}
 OBSERVED = ("obs", "avail_actions")
+MAPS = ("3m", "8m", "3s_vs_5z")
 
 # One test environment is the least that a run has; nothing is evaluated here.
 COMMON = ("test_nepisode=1", "final_nepisode=1", "use_cuda=false", "torch_threads=1")
@@ -63,10 +64,11 @@ class Effort:
     env_seconds: float
     train_seconds: float
     batch_sizes: tuple[int, ...]
+    battle_sizes: tuple[int, ...]
 
 
-FULL = Effort(windows=5, env_seconds=0.4, train_seconds=2.0, batch_sizes=(1, 32, 1024))
-QUICK = Effort(windows=2, env_seconds=0.02, train_seconds=0.1, batch_sizes=(1, 32))
+FULL = Effort(windows=5, env_seconds=0.4, train_seconds=2.0, batch_sizes=(1, 32, 1024), battle_sizes=(1, 512))
+QUICK = Effort(windows=2, env_seconds=0.02, train_seconds=0.1, batch_sizes=(1, 32), battle_sizes=(1, 8))
 
 
 def main() -> int:
@@ -77,6 +79,7 @@ def main() -> int:
     load_before = os.getloadavg()
     began = time.perf_counter()
     environments = [measure_env(n, m, batch_size, effort) for n, m in SIZES for batch_size in effort.batch_sizes]
+    battles = [measure_skirmish(name, size, effort) for name in MAPS for size in effort.battle_sizes]
     reference = measure_mpe2(effort)
     training = {name: measure_training(name, effort) for name in JOBS}
     facts = {**machine(), "load_average_before": load_before, "load_average_after": os.getloadavg()}
@@ -84,6 +87,7 @@ def main() -> int:
         "unit": "environment steps per CPU second",
         "windows": effort.windows,
         "environment": environments,
+        "skirmish": battles,
         "mpe2": reference,
         "training": training,
         "machine": facts,
@@ -146,6 +150,30 @@ def measure_env(n_agents: int, n_tasks: int, batch_size: int, effort: Effort) ->
     found = rates(episode, effort.windows, effort.env_seconds)
     envs.close()
     return {"env": name, "n_agents": n_agents, "n_tasks": n_tasks, "n_envs": batch_size, "fields": OBSERVED, **found}
+
+
+def measure_skirmish(map_name: str, batch_size: int, effort: Effort) -> dict[str, Any]:
+    """Random legal play to the end of every battle; choosing the actions is part of the time."""
+    tell(f"environment skirmish, {map_name}, B={batch_size}")
+    config = load_config("iql", "skirmish", [f"env_args.map_name={map_name}"])
+    fields = (*OBSERVED, "state")
+    envs = in_process("skirmish", config.parts["env"], derive_seeds(0, 0, batch_size), fields)
+    rng = np.random.default_rng(0)
+
+    def episode() -> int:
+        envs.reset()
+        active, steps = np.ones(batch_size, dtype=np.bool_), 0
+        while active.any():
+            mask = envs.observation["avail_actions"]
+            result = envs.step((rng.random(mask.shape, dtype=np.float32) * mask).argmax(-1), active)
+            steps += int(active.sum())
+            active &= ~(result.terminated | result.truncated)
+        return steps
+
+    episode()
+    found = rates(episode, effort.windows, effort.env_seconds)
+    envs.close()
+    return {"map": map_name, "n_envs": batch_size, "fields": fields, **found}
 
 
 def measure_mpe2(effort: Effort) -> dict[str, Any] | None:

@@ -26,12 +26,13 @@ def test_quick_benchmark_prints_one_json_document():
     document = json.loads(done.stdout)
     sizes = [(row["n_agents"], row["n_tasks"], row["n_envs"]) for row in document["environment"]]
     assert sizes == [(3, 3, 1), (3, 3, 32), (5, 3, 1), (5, 3, 32)]
+    assert [row["n_envs"] for row in document["skirmish"]] == [1, 8] * 3
     assert set(document["training"]) == {"lpmarl_3_landmarks_5_agents", "qmix_mlp", "qmix_gru"}
     for job in document["training"].values():
         assert set(job["split"]) == {"environment", "acting", "learning", "rest"}
         assert sum(job["split"].values()) == pytest.approx(1.0, abs=1e-3)
         assert min(job["split"].values()) >= 0
-    for row in [*document["environment"], *document["training"].values()]:
+    for row in [*document["environment"], *document["skirmish"], *document["training"].values()]:
         assert row["best"] >= row["median"] > 0
     facts = {"cpu", "cores", "python", "torch", "numba", "torch_threads", "load_average_before", "load_average_after"}
     assert facts <= set(document["machine"])

@@ -108,6 +108,19 @@ def test_an_event_is_also_the_death_of_a_task() -> None:
     assert decisions[3].extras["assign"].flatten().tolist() == [1, 1]
 
 
+def test_an_event_is_also_the_first_time_that_a_task_can_be_acted_on() -> None:
+    info = task_info(2, 2, first_task_action=5)
+    controller = small_controller(info, redecide="event", high_policy="random_feasible")
+    batch = episode_of(info, controller, random_state(1, 2, 2), 6)
+    batch.data["avail_actions"][0, :, :, 5:] = 0
+    for t in (2, 3, 5):
+        batch.data["avail_actions"][0, t, 1, 6] = 1
+    for _ in range(2):
+        controller.begin_episodes(1)
+        decisions = [bool(controller.act(batch, t, ALL, START, True).extras["decide"][0, 0]) for t in range(6)]
+        assert decisions == [True, False, True, False, False, False]
+
+
 def test_between_decisions_everybody_keeps_the_task() -> None:
     info = task_info(2, 2)
     controller = small_controller(info, redecide="every_k", decision_interval=3, high_policy="random_feasible")
