@@ -20,6 +20,8 @@ FLAT_FIELDS = ("obs", "state", "avail_actions")
 TASK_FIELDS = ("agent_feats", "task_feats", "agent_alive", "task_alive", "capacity")
 # Reward parts that a task-structured step returns beside the flat reward.
 TASK_REWARDS = ("reward_high", "task_reward")
+# Extra result [B] bool, where there is one: the episode was lost (a game died), nothing of it is to be learned from.
+DROPPED = "dropped"
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class StepResult:
         terminated: [B] bool, the task itself ended the episode (success, defeat).
         truncated: [B] bool, the time limit ended it: not a terminal state.
         extras: further rewards, e.g. ``reward_high`` [B] and ``task_reward`` [B, N, M] (what agent i would earn at
-            this step were j its task).
+            this step were j its task); and ``DROPPED`` [B] bool, which ends an episode that nobody is to learn from.
     """
 
     reward: Array

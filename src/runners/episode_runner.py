@@ -14,7 +14,7 @@ from pydantic import Field
 from components.episode_buffer import EpisodeBatch, FieldSpec
 from components.registry import Options
 from controllers.base import Clock, Controller, Rows, numpy_rows
-from envs.base import StepResult, VectorEnv
+from envs.base import DROPPED, StepResult, VectorEnv
 
 
 class EpisodeRunnerOptions(Options):
@@ -32,7 +32,7 @@ class Episodes:
     """What one call of the runner gathered.
 
     Attributes:
-        batch: the B episodes.
+        batch: the B episodes, without those that an environment dropped.
         env_steps: steps played in all of them.
         returns: [B] undiscounted sums of the flat reward.
         metrics: [B] per metric of the environment, NaN where it does not apply.
@@ -61,15 +61,23 @@ class EpisodeRunner:
     def collect(self, clock: Clock, test_mode: bool = False) -> Episodes:
         """Plays one episode in every environment.
 
+        Episodes that an environment drops are not among them; where all are dropped, others are played.
+
         Args:
             clock: drives exploration schedules.
             test_mode: act greedily, without exploration.
         """
+        while True:
+            episodes = self._play(clock, test_mode)
+            if len(episodes.returns):
+                return episodes
+
+    def _play(self, clock: Clock, test_mode: bool) -> Episodes:
         envs, info = self.envs, self.envs.info
         batch = EpisodeBatch.zeros(self.fields, envs.n_envs, info.episode_limit + 1, info.n_actions)
         arrays = {name: tensor.numpy() for name, tensor in batch.data.items()}
         actions = np.zeros((envs.n_envs, info.n_agents), dtype=np.int64)
-        active = np.ones(envs.n_envs, dtype=np.bool_)
+        active, kept = np.ones((2, envs.n_envs), dtype=np.bool_)
         rows: Rows = slice(None)
         envs.reset()
         self.controller.begin_episodes(envs.n_envs)
@@ -84,17 +92,22 @@ class EpisodeRunner:
                 arrays[name][where, t] = value
             self._record_result(arrays, result, t, where)
             self._record_observation(arrays, t + 1, rows)
-            active &= ~(result.terminated | result.truncated)
+            if DROPPED in result.extras:
+                kept &= ~(active & result.extras[DROPPED])
+            active &= kept & ~(result.terminated | result.truncated)
             if not active.any():
                 break
             if not active.all():
                 rows = torch.from_numpy(np.flatnonzero(active))
+        metrics = envs.episode_metrics()
+        if not kept.all():
+            batch, metrics = batch[kept], {name: values[kept] for name, values in metrics.items()}
         lengths = batch.lengths()
         return Episodes(
             batch,
             env_steps=int(lengths.sum()),
-            returns=arrays["reward"].sum((1, 2), dtype=np.float64),
-            metrics={"ep_length": lengths.double().numpy(), **envs.episode_metrics()},
+            returns=batch["reward"].numpy().sum((1, 2), dtype=np.float64),
+            metrics={"ep_length": lengths.double().numpy(), **metrics},
         )
 
     def _record_observation(self, arrays: dict[str, NDArray[Any]], t: int, rows: Rows) -> None:
