@@ -56,7 +56,6 @@ _METHODS = {
     "lpmarl": "LPMARL",
     "dec_lpmarl": "Dec-LPMARL",
     "dec_lpmarl_full_view": "Dec-LPMARL, full view",
-    "dec_lpmarl_silent": "Dec-LPMARL, no messages",
     "no_lp": "No-LP",
     "lp_distance": "LP-distance",
     "greedy": "greedy",
