@@ -1,12 +1,19 @@
-"""Enemies as tasks, the same for the game and for the simulator."""
+"""Enemies as tasks, the same for the game and for the simulator.
+
+Shape legend: N agents, M enemies (tasks).
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from components.registry import Options
+
+Array = NDArray[Any]
 
 
 class CombatOptions(Options):
@@ -22,3 +29,53 @@ class CombatOptions(Options):
         "kill", description="agents earn 1 when their enemy dies; with damage also the share of its health it loses"
     )
     episode_limit: int | None = Field(None, ge=1, description="steps of an episode; null: the map's")
+
+
+class VolleyDamage(NamedTuple):
+    """What one volley of each agent does to each enemy.
+
+    Attributes:
+        on_shield: [N, M] while the enemy has a shield.
+        on_life: [N, M] after that: armor takes its part.
+    """
+
+    on_shield: Array
+    on_life: Array
+
+
+def volleys_needed(damage: VolleyDamage, agent_alive: Array, life: Array, shield: Array) -> Array:
+    """Volleys of the average living agent that each enemy dies of: [M] int64, at least 1.
+
+    Args:
+        damage: what a volley does.
+        agent_alive: [N] bool.
+        life: [M].
+        shield: [M].
+    """
+    if not agent_alive.any():
+        return np.ones(len(life), dtype=np.int64)
+    on_shield, on_life = damage.on_shield[agent_alive].mean(0), damage.on_life[agent_alive].mean(0)
+    # A volley that would leave a trace of life by rounding counts as deadly.
+    needed = np.ceil(shield / on_shield + life / on_life - 1e-9)
+    return np.maximum(needed, 1).astype(np.int64)
+
+
+def capacities(options: CombatOptions, agent_alive: Array, task_alive: Array, volleys: Array | None) -> Array:
+    """Agents that each enemy takes: the rule of ``options.capacity``, raised to what holds all living agents.
+
+    Args:
+        options: which rule.
+        agent_alive: [N] bool.
+        task_alive: [M] bool.
+        volleys: [M] from ``volleys_needed``, for ``capacity: shots_to_kill``.
+
+    Returns:
+        [M] int64, 0 for dead enemies.
+    """
+    agents, tasks = int(agent_alive.sum()), int(task_alive.sum())
+    allowed: Array = np.zeros(len(task_alive), dtype=np.int64)
+    rules = {"paper": (tasks + 1) // 2, "none": len(agent_alive), "fixed": options.fixed_capacity}
+    allowed[task_alive] = volleys[task_alive] if volleys is not None else rules[options.capacity]
+    if tasks and allowed.sum() < agents:
+        allowed[task_alive] = np.maximum(allowed[task_alive], -(-agents // tasks))
+    return allowed
