@@ -16,6 +16,8 @@ from reproduction.study import Study
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+# Width of a legend's entry: its line, and each letter.
+MARK_INCHES, LETTER_INCHES = 0.55, 0.062
 METHOD = f"Mean over seeds; the band is its {100 * CONFIDENCE:.0f} % bootstrap interval over seeds."
 
 
@@ -43,7 +45,8 @@ def write_curves(figure: Curves, study: Study, paper: PaperNumbers, output: Outp
             handles, labels = own.get_legend_handles_labels()
             shown |= {label: handle for label, handle in zip(labels, handles, strict=True) if label not in shown}
         if shown:
-            columns = min(len(shown), 2 * across)
+            entry = MARK_INCHES + LETTER_INCHES * max(map(len, shown))
+            columns = max(1, min(len(shown), int(size[0] / entry)))
             drawn.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=columns)
     output.figure(figure.name, drawn)
     output.csv(f"{figure.name}_curves", rows)
