@@ -14,3 +14,4 @@ REGISTRY.add(
 REGISTRY.add("matrix_game", "envs.matrix_games:MatrixGame", "envs.matrix_games:MatrixGameOptions")
 REGISTRY.add("two_step_game", "envs.matrix_games:TwoStepGame", "envs.matrix_games:TwoStepGameOptions")
 REGISTRY.add("skirmish", "envs.skirmish:Skirmish", "envs.skirmish:SkirmishOptions")
+REGISTRY.add("sc2", "envs.starcraft2:StarCraft2", "envs.starcraft2_options:Sc2Options")

@@ -1,0 +1,374 @@
+"""The ``sc2`` environment and unmodified smac and pysc2 against the stand-in game; needs tests/sc2/requirements.txt."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import sc2_game
+
+from components.errors import RunFailed
+from envs.base import DROPPED, derive_seeds
+from envs.checked_play import Player
+from envs.skirmish import Skirmish, SkirmishOptions
+from envs.skirmish_maps import load_map
+from envs.skirmish_world import expand
+from envs.starcraft2 import StarCraft2
+from envs.starcraft2_options import Sc2Options
+from envs.vector import SerialEnvs
+
+pytestmark = pytest.mark.sc2
+REASON = "needs smac and pysc2: tests/sc2/requirements.txt says how"
+pytest.importorskip("pysc2", reason=REASON)
+pytest.importorskip("smac.env", reason=REASON)
+pytest.importorskip("websockets", reason=REASON)
+
+# A game that hangs is noticed after this many seconds.
+PATIENCE = 2.0
+# Mean return of random play in `skirmish` over 20 episodes has a standard error of about a tenth.
+RETURNS = {"3m": 1.9, "8m": 2.2, "2m_vs_1z": 1.4, "3s_vs_5z": 3.6, "2s3z": 5.0}
+
+
+@pytest.fixture(autouse=True)
+def game(tmp_path, monkeypatch):
+    """The stand-in is installed, healthy, and no process of it is left afterwards."""
+    monkeypatch.setenv("SC2PATH", str(tmp_path / "game"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temp"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    for fault in sc2_game.FAULTS:
+        monkeypatch.delenv(fault, raising=False)
+    (tmp_path / "temp").mkdir()
+    sc2_game.install(tmp_path / "game")
+    yield tmp_path
+    assert games(tmp_path) == []
+    assert not list((tmp_path / "temp").glob("sc-*"))
+
+
+def games(folder):
+    """Processes that run the stand-in of this test: pysc2 gives them the game's folder as an argument."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (path / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if f"{folder / 'game'}".encode() in words and b"-dataDir" in words and state_of(path.name) not in ("Z", ""):
+            found.append(int(path.name))
+    return found
+
+
+def state_of(pid):
+    """The letter of /proc: S sleeps, T is stopped, Z is dead; empty when there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+def strike(pid, what):
+    """Sends a signal, and waits until it has come through."""
+    os.kill(pid, what)
+    deadline = time.monotonic() + 5
+    while state_of(pid) not in ("T", "Z", "") and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def make():
+    """Makes environments that are closed after the test."""
+    made = []
+
+    def build(name="3m", seed=3, **options):
+        env = StarCraft2(Sc2Options(map_name=name, **{"step_timeout": PATIENCE, "start_timeout": 60, **options}), seed)
+        made.append(env)
+        return env
+
+    yield build
+    for env in made:
+        env.close()
+
+
+def legal(observation, rng):
+    """A random legal action of each agent."""
+    return np.array([rng.choice(np.flatnonzero(row)) for row in observation["avail_actions"]])
+
+
+def play(env, rng, most=1000):
+    """Plays an episode: (sum of rewards, steps, whether it ended as episodes do)."""
+    observation, total = env.reset(), 0.0
+    for t in range(most):
+        observation, reward, terminated, truncated, extras = env.step(legal(observation, rng))
+        if DROPPED in extras:
+            assert (reward, terminated, truncated) == (0.0, False, False)
+            assert not extras["reward_high"]
+            assert not extras["task_reward"].any()
+            return total, t, False
+        total += reward
+        if terminated or truncated:
+            return total, t + 1, True
+    return total, most, False
+
+
+def play_many(env, rng, count):
+    """Whether each of so many episodes ended as episodes do."""
+    return [play(env, rng)[2] for _ in range(count)]
+
+
+def fight(observation):
+    """Everybody attacks the first enemy in reach, or waits."""
+    avail = observation["avail_actions"]
+    attack = avail[:, 6:].argmax(-1) + 6
+    return np.where(avail[:, 6:].any(-1), attack, avail[:, :2].argmax(-1))
+
+
+@pytest.mark.parametrize("name", RETURNS)
+def test_unmodified_smac_plays_whole_episodes(name):
+    from smac.env import StarCraft2Env
+
+    env, rng = StarCraft2Env(map_name=name, seed=1), np.random.default_rng(0)
+    returns = []
+    for _ in range(10):
+        env.reset()
+        total, over = 0.0, False
+        while not over:
+            reward, over, info = env.step([rng.choice(np.flatnonzero(row)) for row in env.get_avail_actions()])
+            total += reward
+        assert set(info) == {"battle_won", "dead_allies", "dead_enemies"}
+        returns.append(total)
+    assert np.mean(returns) == pytest.approx(RETURNS[name], rel=0.4)
+    env.save_replay()
+    env.close()
+
+
+@pytest.mark.parametrize("name", ["3m", "2s3z", "3s_vs_5z", "5m_vs_6m"])
+def test_the_environment_keeps_the_contract(make, name):
+    envs = [make(name, seed) for seed in derive_seeds(0, 0, 2)]
+    fields = list(envs[0].info.field_shapes())
+    player = Player("sc2", SerialEnvs(envs, [0, 1], fields), fields)
+    player.play(150, np.random.default_rng(2))
+    assert envs[0].restarts == envs[1].restarts == 0
+
+
+def rows_of(name):
+    """For each enemy as the game's are sorted, a row of the same type in the order of ``skirmish``."""
+    given = load_map(name)
+    return np.argsort([given.units[group.unit].type for group in expand(given.layout.enemies)], kind="stable")
+
+
+@pytest.mark.parametrize("capacity", ["paper", "none", "shots_to_kill", "fixed"])
+@pytest.mark.parametrize("name", ["3m", "2s3z", "2m_vs_1z", "3s_vs_5z"])
+def test_it_shows_what_skirmish_shows(make, name, capacity):
+    rng, options = np.random.default_rng(1), {"capacity": capacity, "state_last_action": False}
+    env, rows = make(name, **options), rows_of(name)
+    fields, n = list(env.info.field_shapes()), env.info.n_agents
+    twin = Skirmish(SkirmishOptions(map_name=name, **options), [0], fields)
+    twin.reset()
+    columns = {"task_feats": 0, "task_alive": 0, "capacity": 0} | dict.fromkeys(env.info.tasks.costs, 1)
+    # Where enemies are of several types, they stand in other columns of these.
+    mixed = () if (rows == np.arange(len(rows))).all() else ("obs", "state", "avail_actions")
+    observation = env.reset()
+    for _ in range(40):
+        state = twin.state_dict()
+        table = env._units()[:, [0, 1, 2, 3, 6]].T
+        table[2:, table[2] <= 0] = 0.0
+        state["world"]["units"][0][:, :n], state["world"]["units"][0][:, n + rows] = table[:, :n], table[:, n:]
+        twin.load_state_dict(state)
+        for field in set(fields) - set(mixed):
+            shown = twin.observation[field][0]
+            shown = np.take(shown, rows, columns[field]) if field in columns else shown
+            np.testing.assert_allclose(observation[field], shown, atol=1e-5, err_msg=field)
+        observation, _, terminated, truncated, _ = env.step(legal(observation, rng))
+        if terminated or truncated:
+            return
+
+
+def test_enemies_are_sorted_by_type_then_from_left_to_right(make):
+    env = make("3s5z")
+    env.reset()
+    keys = [(unit.unit_type, unit.pos.x, unit.pos.y) for unit in env._game.enemies.values()]
+    assert keys == sorted(keys)
+    assert [key[0] for key in keys] == [73] * 5 + [74] * 3
+
+
+def win(env):
+    """Plays to the end against weak enemies: sum of rewards, of task rewards [M], and the last step's extras."""
+    observation, total, earned, over = env.reset(), 0.0, 0.0, False
+    while not over:
+        observation, reward, terminated, truncated, extras = env.step(fight(observation))
+        total, earned, over = total + reward, earned + extras["task_reward"][0], terminated or truncated
+    return total, earned, extras
+
+
+@pytest.mark.parametrize("name", ["3m", "8m"])
+def test_a_perfect_battle_is_worth_twenty_in_every_episode(make, monkeypatch, name):
+    monkeypatch.setenv(sc2_game.COOLDOWN, "1000")
+    env = make(name, task_rewards="damage")
+    for _ in range(3):
+        total, earned, extras = win(env)
+        assert total == pytest.approx(20.0, abs=1e-4)
+        assert earned == pytest.approx(2.0, abs=1e-5)
+        assert extras["reward_high"] == 1.0
+        metrics = env.episode_metrics()
+        assert (metrics["success"], metrics["out_of_time"], metrics["restarts"]) == (1, 0, 0)
+        assert metrics["steps_to_success"] > 5
+        assert metrics["dead_enemies"] == env.info.tasks.n_tasks
+
+
+def test_deaths_are_seen_with_sparse_rewards(make, monkeypatch):
+    monkeypatch.setenv(sc2_game.COOLDOWN, "1000")
+    total, earned, extras = win(make("3m", reward_sparse=True, reward_scale=False))
+    assert total == 1.0
+    assert earned.tolist() == [1.0] * 3
+    assert extras["reward_high"] == 1.0
+
+
+@pytest.mark.parametrize("continuing", [False, True])
+def test_out_of_time(make, continuing):
+    env = make("3m", episode_limit=4, continuing_episode=continuing)
+    assert env.info.episode_limit == 4
+    observation = env.reset()
+    for t in range(4):
+        observation, _, terminated, truncated, _ = env.step(observation["avail_actions"].argmax(-1))
+        assert (terminated, truncated) == ((t == 3) and not continuing, (t == 3) and continuing)
+    assert env.episode_metrics()["out_of_time"] == 1
+
+
+def test_the_numbers_of_steps_fit_the_sizes(make):
+    env = make("3m", obs_timestep_number=True, state_timestep_number=True)
+    observation = env.reset()
+    observation = env.step(observation["avail_actions"].argmax(-1))[0]
+    assert observation["obs"].shape == (3, env.info.obs_shape)
+    assert observation["obs"][:, -1] == pytest.approx(1 / 60)
+    assert observation["state"][-1] == pytest.approx(1 / 60)
+
+
+def test_a_reset_without_a_step_is_the_same_episode(make, game):
+    env = make("3m")
+    first = env.reset()["obs"]
+    assert (env.reset()["obs"] == first).all()
+    assert len(games(game)) == len(env.game_seeds) == 1
+    env.step(env.reset()["avail_actions"].argmax(-1))
+    # In the middle of the first episode, where smac by itself launches a second game.
+    env.reset()
+    assert len(games(game)) == len(env.game_seeds) == 1
+    assert env._game.max_reward == 365
+
+
+def test_new_units_that_are_late(make, monkeypatch):
+    monkeypatch.setenv(sc2_game.LATE, "7")
+    env, rng = make("3m"), np.random.default_rng(0)
+    assert all(play_many(env, rng, 4))
+    assert env.restarts == 0
+    assert env._game.max_reward == 365
+
+
+@pytest.mark.parametrize("fault", [sc2_game.DIE_AT, sc2_game.HANG_AT])
+@pytest.mark.parametrize("step", [1, 5, 40])
+def test_a_lost_game_costs_one_episode(make, game, monkeypatch, fault, step):
+    monkeypatch.setenv(fault, str(step))
+    monkeypatch.setenv(sc2_game.ONCE, str(game / "once"))
+    env, rng = make("3m"), np.random.default_rng(0)
+    ended = []
+    while env.restarts == 0:
+        ended.append(play(env, rng)[2])
+    # Step 40 may also be the one that begins an episode: then none is lost.
+    assert ended[-1] is False or step == 40
+    if not ended[-1]:
+        metrics = env.episode_metrics()
+        assert metrics["restarts"] == 1
+        assert all(np.isnan(value) for name, value in metrics.items() if name != "restarts")
+        assert games(game) == []
+        with pytest.raises(RuntimeError, match="reset"):
+            env.step(np.ones(3))
+    assert all(play_many(env, rng, 2))
+    assert len(set(env.game_seeds)) == 2
+    assert env._game.max_reward == 365
+
+
+@pytest.mark.parametrize(("fault", "value"), [(sc2_game.REFUSE, "1"), (sc2_game.DIE_AT, "1")])
+def test_it_gives_up(make, monkeypatch, fault, value):
+    monkeypatch.setenv(fault, value)
+    env, rng = make("3m", max_restarts=2, start_timeout=2), np.random.default_rng(0)
+    with pytest.raises(RunFailed, match="lost 3 times in a row") as caught:
+        play_many(env, rng, 9)
+    assert "max_restarts = 2" in str(caught.value)
+    assert len(env.game_seeds) == 3
+
+
+@pytest.mark.slow
+def test_killed_and_hung_twenty_times(make, game):
+    env, rng = make("3m"), np.random.default_rng(4)
+    whole = dropped = 0
+    for round_ in range(20):
+        observation, when, extras = env.reset(), int(rng.integers(0, 8)), {}
+        pid = env.pid
+        for t in range(when + 1):
+            assert DROPPED not in extras
+            if t == when:
+                strike(pid, signal.SIGKILL if round_ % 2 else signal.SIGSTOP)
+            observation, reward, terminated, truncated, extras = env.step(legal(observation, rng))
+        assert extras.pop(DROPPED)
+        assert (reward, terminated, truncated, extras["task_reward"].any()) == (0.0, False, False, False)
+        dropped += 1
+        assert pid not in games(game)
+        total, steps, ended = play(env, rng)
+        assert steps > 5
+        assert total > 0
+        whole += ended
+    assert (whole, dropped, env.restarts) == (20, 20, 20)
+    assert len(set(env.game_seeds)) == 21
+    assert len(games(game)) == 1
+
+
+def test_seeds_are_derived_and_go_on_after_a_resume(make):
+    env, rng = make("3m", seed=9), np.random.default_rng(0)
+    first = env.reset()["obs"]
+    play(env, rng)
+    state = env.state_dict()
+    again, other = make("3m", seed=9), make("3m", seed=10)
+    assert (again.reset()["obs"] == first).all()
+    assert not (other.reset()["obs"] == first).all()
+    again.load_state_dict(state)
+    with pytest.raises(RuntimeError, match="reset"):
+        again.step(np.ones(3))
+    again.reset()
+    assert again.game_seeds[0] == env.game_seeds[0] != again.game_seeds[1]
+
+
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), signal.SIGKILL)", "raise KeyError('oops')", "sys.exit(0)"])
+def test_no_game_outlives_its_trainer(game, end):
+    code = f"""
+        import os, signal, sys
+        from envs.starcraft2 import StarCraft2
+        from envs.starcraft2_options import Sc2Options
+        env = StarCraft2(Sc2Options(), 0)
+        env.step(env.reset()["avail_actions"].argmax(-1))
+        print(env.pid, flush=True)
+        {end}
+    """
+    path = os.pathsep.join(str(sc2_game.ROOT / folder) for folder in ("src", "tests"))
+    environment = os.environ | {"PYTHONPATH": path}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], env=environment, capture_output=True, text=True
+    )
+    assert int(done.stdout) > 0
+    deadline = time.monotonic() + 5
+    while games(game) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert games(game) == []
+    if "SIGKILL" in end:
+        # Nobody was left to remove it.
+        for folder in (game / "temp").glob("sc-*"):
+            folder.rmdir()
+
+
+def test_a_replay_of_each_game(make, game):
+    env = make("3m", save_replays=True, replay_dir=str(game / "replays"), replay_prefix="mine")
+    play(env, np.random.default_rng(0))
+    env.close()
+    assert [path.name.startswith("mine") for path in (game / "replays").rglob("*.SC2Replay")] == [True]
