@@ -3,8 +3,8 @@
     python benchmarks/skirmish_scripts.py FOLDER [--episodes 1000] [--map 3m]
 
 Writes ``skirmish_scripts.json`` and ``.md``: the win rate of every script at every enemy cooldown, beside what was seen
-before (benchmarks/skirmish_scripts.yaml). Fighters stand until the first enemy is near, then attack theirs when they
-reach it and else walk to it; those that flee run from zealots while their weapon is not ready.
+before (benchmarks/seen/skirmish_scripts.yaml). Fighters stand until the first enemy is near, then attack theirs when
+they reach it and else walk to it; those that flee run from zealots while their weapon is not ready.
 
 Shape legend: B battles, N agents, M enemies, A actions.
 """
@@ -37,7 +37,7 @@ from modules.assignment.policies import random_feasible  # noqa: E402
 from utils.run_record import git_commit  # noqa: E402
 
 Array = NDArray[Any]
-TABLES = Path(__file__).with_suffix(".yaml")
+TABLES = ROOT / "benchmarks/seen/skirmish_scripts.yaml"
 # Fighters start when an enemy is this near, in map units; those that flee run from enemies nearer than the second.
 CONTACT, DANGER = 6.3, 4.0
 WAYS = np.array([[0.0, 1.0], [0.0, -1.0], [1.0, 0.0], [-1.0, 0.0]])

@@ -130,7 +130,8 @@ def test_the_seed_decides_everything(algorithm: str) -> None:
 @pytest.mark.parametrize("env", ENVS)
 def test_every_shipped_key_is_read_and_described(algorithm: str, env: str) -> None:
     config = load_config(algorithm, env)
-    assert config.unused == ()
+    # Environments say when LPMARL decides; the others do without.
+    assert [note for note in config.unused if "redecide" not in note] == []
     assert set(config.descriptions) == set(config.sources)
     assert [key for key, line in config.descriptions.items() if not line.strip()] == []
 
@@ -151,7 +152,7 @@ def test_every_fitting_pair_of_files_starts(algorithm: str, env: str) -> None:
     try:
         parts = small_parts(algorithm, env)
     except UserError as error:
-        if "needs" not in str(error):
+        if "needs" not in str(error) and "cannot be played" not in str(error):
             raise
         pytest.skip(str(error))
     episodes = parts.train.collect(start_clock())

@@ -115,7 +115,7 @@ def test_a_run_of_pymarl_is_not_resumed(tmp_path: Path, capsys: Printed) -> None
     (folder / "config.json").write_text(json.dumps(pymarl | {"buffer_cpu_only": True, "mac": "basic_mac"}))
     (folder / "run.json").write_text(json.dumps({"status": "INTERRUPTED"}))
     printed = refused(folder, capsys)
-    assert "env = 'sc2'" in printed
+    assert "buffer_cpu_only" in printed
     assert str(folder / "config.json") in printed
 
 
