@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -94,7 +95,11 @@ class Machine:
         """The same in a process group of its own."""
         command = self.command("--accept-eula", *arguments)
         quiet = subprocess.DEVNULL
-        return subprocess.Popen(command, env=self.environment(), stdin=quiet, stderr=quiet, start_new_session=True)
+        # Tests that run in the background ignore SIGINT, and bash cannot trap what it was started to ignore.
+        heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        return subprocess.Popen(
+            command, env=self.environment(), stdin=quiet, stderr=quiet, start_new_session=True, preexec_fn=heard
+        )
 
 
 @pytest.fixture
