@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from envs.checked_play import Player
 from envs.skirmish import Skirmish, SkirmishOptions
 from envs.skirmish_maps import load_map
 from envs.skirmish_world import expand
-from envs.starcraft2 import StarCraft2
+from envs.starcraft2 import StarCraft2, _volley_damage
 from envs.starcraft2_options import Sc2Options
 from envs.vector import SerialEnvs
 
@@ -29,24 +30,48 @@ pytest.importorskip("smac.env", reason=REASON)
 pytest.importorskip("websockets", reason=REASON)
 
 # A game that hangs is noticed after this many seconds.
-PATIENCE = 2.0
+PATIENCE = 1.0
 # Mean return of random play in `skirmish` over 20 episodes has a standard error of about a tenth.
 RETURNS = {"3m": 1.9, "8m": 2.2, "2m_vs_1z": 1.4, "3s_vs_5z": 3.6, "2s3z": 5.0}
 
 
-@pytest.fixture(autouse=True)
-def game(tmp_path, monkeypatch):
-    """The stand-in is installed, healthy, and no process of it is left afterwards."""
-    monkeypatch.setenv("SC2PATH", str(tmp_path / "game"))
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "temp"))
+def install(folder, monkeypatch):
+    """Installs the stand-in, healthy, and a folder for its temporary files."""
+    monkeypatch.setenv("SC2PATH", str(folder / "game"))
+    monkeypatch.setenv("TMPDIR", str(folder / "temp"))
     monkeypatch.setattr("tempfile.tempdir", None)
     for fault in sc2_game.FAULTS:
         monkeypatch.delenv(fault, raising=False)
-    (tmp_path / "temp").mkdir()
-    sc2_game.install(tmp_path / "game")
+    (folder / "temp").mkdir()
+    sc2_game.install(folder / "game")
+
+
+def check_nothing_is_left(folder):
+    assert games(folder) == []
+    assert not list((folder / "temp").glob("sc-*"))
+
+
+@pytest.fixture(autouse=True)
+def game(tmp_path, monkeypatch):
+    """The stand-in is installed, and no process of it is left afterwards."""
+    install(tmp_path, monkeypatch)
     yield tmp_path
-    assert games(tmp_path) == []
-    assert not list((tmp_path / "temp").glob("sc-*"))
+    check_nothing_is_left(tmp_path)
+
+
+@pytest.fixture(scope="module", params=["3m", "2m_vs_1z", "2s3z", "3s_vs_5z"])
+def shared(request, tmp_path_factory):
+    """A running game for several tests: to start one takes pysc2 more than a second."""
+    folder = tmp_path_factory.mktemp("shared")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        install(folder, monkeypatch)
+        env = StarCraft2(Sc2Options(map_name=request.param, state_last_action=False, start_timeout=60), 3)
+        env.reset()
+        yield env
+    pid, running = env.pid, games(folder)
+    env.close()
+    assert (env.restarts, len(env.game_seeds), running) == (0, 1, [pid])
+    check_nothing_is_left(folder)
 
 
 def games(folder):
@@ -126,7 +151,7 @@ def fight(observation):
     return np.where(avail[:, 6:].any(-1), attack, avail[:, :2].argmax(-1))
 
 
-@pytest.mark.parametrize("name", RETURNS)
+@pytest.mark.parametrize("name", ["3m", "8m", "2s3z"])
 def test_unmodified_smac_plays_whole_episodes(name):
     from smac.env import StarCraft2Env
 
@@ -145,13 +170,28 @@ def test_unmodified_smac_plays_whole_episodes(name):
     env.close()
 
 
-@pytest.mark.parametrize("name", ["3m", "2s3z", "3s_vs_5z", "5m_vs_6m"])
-def test_the_environment_keeps_the_contract(make, name):
-    envs = [make(name, seed) for seed in derive_seeds(0, 0, 2)]
+def check_contract(envs):
     fields = list(envs[0].info.field_shapes())
-    player = Player("sc2", SerialEnvs(envs, [0, 1], fields), fields)
+    player = Player("sc2", SerialEnvs(envs, list(range(len(envs))), fields), fields)
     player.play(150, np.random.default_rng(2))
+
+
+def test_the_environment_keeps_the_contract(shared):
+    check_contract([shared])
+
+
+def test_two_games_at_once_keep_the_contract(make):
+    envs = [make("5m_vs_6m", seed) for seed in derive_seeds(0, 0, 2)]
+    check_contract(envs)
     assert envs[0].restarts == envs[1].restarts == 0
+
+
+def test_random_play_earns_what_it_earns_in_skirmish(shared):
+    rng = np.random.default_rng(5)
+    returns, steps, ended = zip(*(play(shared, rng) for _ in range(20)), strict=True)
+    assert all(ended)
+    assert max(steps) <= shared.info.episode_limit
+    assert np.mean(returns) == pytest.approx(RETURNS[shared._options.map_name], rel=0.4)
 
 
 def rows_of(name):
@@ -161,16 +201,18 @@ def rows_of(name):
 
 
 @pytest.mark.parametrize("capacity", ["paper", "none", "shots_to_kill", "fixed"])
-@pytest.mark.parametrize("name", ["3m", "2s3z", "2m_vs_1z", "3s_vs_5z"])
-def test_it_shows_what_skirmish_shows(make, name, capacity):
-    rng, options = np.random.default_rng(1), {"capacity": capacity, "state_last_action": False}
-    env, rows = make(name, **options), rows_of(name)
-    fields, n = list(env.info.field_shapes()), env.info.n_agents
-    twin = Skirmish(SkirmishOptions(map_name=name, **options), [0], fields)
+def test_it_shows_what_skirmish_shows(shared, monkeypatch, capacity):
+    env, name, rng = shared, shared._options.map_name, np.random.default_rng(1)
+    # The game is the same with each of them.
+    monkeypatch.setattr(env, "_options", env._options.model_copy(update={"capacity": capacity}))
+    monkeypatch.setattr(env, "_damage", _volley_damage(name) if capacity == "shots_to_kill" else None)
+    rows, fields, n = rows_of(name), list(env.info.field_shapes()), env.info.n_agents
+    twin = Skirmish(SkirmishOptions(map_name=name, capacity=capacity, state_last_action=False), [0], fields)
     twin.reset()
     columns = {"task_feats": 0, "task_alive": 0, "capacity": 0} | dict.fromkeys(env.info.tasks.costs, 1)
     # Where enemies are of several types, they stand in other columns of these.
     mixed = () if (rows == np.arange(len(rows))).all() else ("obs", "state", "avail_actions")
+    play(env, rng)
     observation = env.reset()
     for _ in range(40):
         state = twin.state_dict()
@@ -187,12 +229,13 @@ def test_it_shows_what_skirmish_shows(make, name, capacity):
             return
 
 
-def test_enemies_are_sorted_by_type_then_from_left_to_right(make):
-    env = make("3s5z")
-    env.reset()
-    keys = [(unit.unit_type, unit.pos.x, unit.pos.y) for unit in env._game.enemies.values()]
+def test_enemies_are_sorted_by_type_then_from_left_to_right(shared):
+    play(shared, np.random.default_rng(6))
+    shared.reset()
+    keys = [(unit.unit_type, unit.pos.x, unit.pos.y) for unit in shared._game.enemies.values()]
     assert keys == sorted(keys)
-    assert [key[0] for key in keys] == [73] * 5 + [74] * 3
+    if shared._options.map_name == "2s3z":
+        assert [key[0] for key in keys] == [73] * 3 + [74] * 2
 
 
 def win(env):
@@ -267,8 +310,10 @@ def test_new_units_that_are_late(make, monkeypatch):
     assert env._game.max_reward == 365
 
 
-@pytest.mark.parametrize("fault", [sc2_game.DIE_AT, sc2_game.HANG_AT])
-@pytest.mark.parametrize("step", [1, 5, 40])
+@pytest.mark.parametrize(
+    ("fault", "step"),
+    [(sc2_game.DIE_AT, 1), (sc2_game.DIE_AT, 5), (sc2_game.DIE_AT, 40), (sc2_game.HANG_AT, 5)],
+)
 def test_a_lost_game_costs_one_episode(make, game, monkeypatch, fault, step):
     monkeypatch.setenv(fault, str(step))
     monkeypatch.setenv(sc2_game.ONCE, str(game / "once"))
@@ -295,39 +340,46 @@ def test_a_lost_game_costs_one_episode(make, game, monkeypatch, fault, step):
     assert env._game.max_reward == 365
 
 
-@pytest.mark.parametrize(("fault", "value"), [(sc2_game.REFUSE, "1"), (sc2_game.DIE_AT, "1")])
-def test_it_gives_up(make, monkeypatch, fault, value):
-    monkeypatch.setenv(fault, value)
-    env, rng = make("3m", max_restarts=2, start_timeout=2), np.random.default_rng(0)
-    with pytest.raises(RunFailed, match="lost 3 times in a row") as caught:
+@pytest.mark.parametrize(("fault", "start_timeout"), [(sc2_game.REFUSE, 1), (sc2_game.DIE_AT, 60)])
+def test_it_gives_up(make, monkeypatch, fault, start_timeout):
+    monkeypatch.setenv(fault, "1")
+    env, rng = make("3m", max_restarts=1, start_timeout=start_timeout), np.random.default_rng(0)
+    with pytest.raises(RunFailed, match="lost 2 times in a row") as caught:
         play_many(env, rng, 9)
-    assert "max_restarts = 2" in str(caught.value)
-    assert len(env.game_seeds) == 3
+    assert "max_restarts = 1" in str(caught.value)
+    assert len(env.game_seeds) == 2
 
 
-@pytest.mark.slow
-def test_killed_and_hung_twenty_times(make, game):
-    env, rng = make("3m"), np.random.default_rng(4)
-    whole = dropped = 0
-    for round_ in range(20):
+def play_on(env, faults, rng, folder):
+    """Strikes the game in some step of an episode, once with each signal, and plays a whole episode after each."""
+    for fault in faults:
         observation, when, extras = env.reset(), int(rng.integers(0, 8)), {}
         pid = env.pid
         for t in range(when + 1):
             assert DROPPED not in extras
             if t == when:
-                strike(pid, signal.SIGKILL if round_ % 2 else signal.SIGSTOP)
+                strike(pid, fault)
             observation, reward, terminated, truncated, extras = env.step(legal(observation, rng))
         assert extras.pop(DROPPED)
         assert (reward, terminated, truncated, extras["task_reward"].any()) == (0.0, False, False, False)
-        dropped += 1
-        assert pid not in games(game)
+        assert pid not in games(folder)
         total, steps, ended = play(env, rng)
+        assert ended
         assert steps > 5
         assert total > 0
-        whole += ended
-    assert (whole, dropped, env.restarts) == (20, 20, 20)
-    assert len(set(env.game_seeds)) == 21
-    assert len(games(game)) == 1
+
+
+@pytest.mark.slow
+def test_killed_and_hung_twenty_times(make, game):
+    envs, faults = [make("3m", seed) for seed in range(4)], [signal.SIGKILL, signal.SIGSTOP] * 2 + [signal.SIGKILL]
+    # Side by side, as they mostly wait.
+    with ThreadPoolExecutor(len(envs)) as pool:
+        running = [pool.submit(play_on, env, faults, np.random.default_rng(k), game) for k, env in enumerate(envs)]
+        for player in running:
+            player.result()
+    assert [env.restarts for env in envs] == [5] * 4
+    assert len({seed for env in envs for seed in env.game_seeds}) == 24
+    assert sorted(games(game)) == sorted(env.pid for env in envs)
 
 
 def test_seeds_are_derived_and_go_on_after_a_resume(make):
@@ -335,41 +387,46 @@ def test_seeds_are_derived_and_go_on_after_a_resume(make):
     first = env.reset()["obs"]
     play(env, rng)
     state = env.state_dict()
-    again, other = make("3m", seed=9), make("3m", seed=10)
+    again = make("3m", seed=9)
     assert (again.reset()["obs"] == first).all()
-    assert not (other.reset()["obs"] == first).all()
     again.load_state_dict(state)
     with pytest.raises(RuntimeError, match="reset"):
         again.step(np.ones(3))
-    again.reset()
+    assert not (again.reset()["obs"] == first).all()
     assert again.game_seeds[0] == env.game_seeds[0] != again.game_seeds[1]
 
 
-@pytest.mark.parametrize("end", ["os.kill(os.getpid(), signal.SIGKILL)", "raise KeyError('oops')", "sys.exit(0)"])
-def test_no_game_outlives_its_trainer(game, end):
-    code = f"""
+def test_no_game_outlives_its_trainer(game):
+    code = """
         import os, signal, sys
         from envs.starcraft2 import StarCraft2
         from envs.starcraft2_options import Sc2Options
         env = StarCraft2(Sc2Options(), 0)
         env.step(env.reset()["avail_actions"].argmax(-1))
         print(env.pid, flush=True)
-        {end}
     """
     path = os.pathsep.join(str(sc2_game.ROOT / folder) for folder in ("src", "tests"))
     environment = os.environ | {"PYTHONPATH": path}
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], env=environment, capture_output=True, text=True
-    )
-    assert int(done.stdout) > 0
+    trainers = [
+        subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(code) + end],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        for end in ("os.kill(os.getpid(), signal.SIGKILL)", "raise KeyError('oops')", "sys.exit(0)")
+    ]
+    pids = [int(trainer.communicate(timeout=120)[0].split()[-1]) for trainer in trainers]
+    assert len(set(pids)) == 3
+    assert [trainer.returncode for trainer in trainers] == [-signal.SIGKILL, 1, 0]
     deadline = time.monotonic() + 5
     while games(game) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert games(game) == []
-    if "SIGKILL" in end:
-        # Nobody was left to remove it.
-        for folder in (game / "temp").glob("sc-*"):
-            folder.rmdir()
+    # Nobody was left to remove that of the killed one.
+    (folder,) = (game / "temp").glob("sc-*")
+    folder.rmdir()
 
 
 def test_a_replay_of_each_game(make, game):

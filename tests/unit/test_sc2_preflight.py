@@ -61,8 +61,10 @@ def remove(folder):
 
 
 def complaint(**options):
+    start = time.monotonic()
     with pytest.raises(UserError) as caught:
         check(Sc2Options(**options))
+    assert time.monotonic() - start < 1
     text = str(caught.value)
     assert "\n" not in text
     return text

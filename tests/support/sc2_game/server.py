@@ -185,7 +185,8 @@ def main() -> None:
             # One client: the game ends with it, whatever else is under way.
             os._exit(0)
 
-    with serve(talk, given.listen, given.port, compression=None, max_size=None) as server:
+    # No pings: pysc2 answers none while it waits for nothing, and a trainer may learn for minutes between two steps.
+    with serve(talk, given.listen, given.port, compression=None, max_size=None, ping_interval=None) as server:
         server.serve_forever()
 
 
