@@ -20,9 +20,9 @@ from envs.vector import in_process
 from modules.assignment import policies, relax_capacity
 from parts import TEST_SEEDS
 from replays import SMALL
-from reproduction.specs import DECISIONS, EPISODES, PATH
+from reproduction.specs import DECISIONS, EPISODES, EVENTS, PATH
 from runners.episode_runner import EpisodeRunner, Episodes
-from runners.replay import replay_fields
+from runners.replay import POSITION, replay_fields
 
 Found = dict[str, Any]
 DECIMALS = 5
@@ -87,6 +87,44 @@ def _path(path: Path, overrides: Sequence[str], count: int) -> Found:
     return {"episodes": [sizes | _episode(played, number) for number in range(played.batch.batch_size)]}
 
 
+def _events(path: Path, overrides: Sequence[str], count: int) -> Found:
+    """Each decision of each episode: who lives where, which task each agent is given.
+
+    Returns:
+        ``episodes``, each with ``success``, ``length`` and ``events``: lists with one entry for each decision of the
+        step ``t``, places ``agents`` [N, 2] and ``tasks`` [M, 2], ``agent_alive``, ``task_alive``, ``assign``,
+        ``capacity``, and ``health`` [M], the share that tasks have left, where the environment knows it.
+    """
+    _, played = _play(path, overrides, count)
+    if "assign" not in played.batch:
+        raise UserError(f"{path}: it assigns no tasks, so that there is nothing to draw")
+    success = played.metrics.get("success", np.zeros(played.batch.batch_size))
+    return {
+        "episodes": [
+            {
+                "success": bool(success[number] > 0),
+                "length": int(played.batch.lengths()[number]),
+                "events": [_event(played, number, t) for t in played.batch["decide"][number, :, 0].nonzero()[:, 0]],
+            }
+            for number in range(played.batch.batch_size)
+        ]
+    }
+
+
+def _event(played: Episodes, number: int, t: torch.Tensor) -> Found:
+    now = {name: values[number, t] for name, values in played.batch.data.items()}
+    health = {"health": _plain(now["health"][0].numpy())} if "health" in now else {}
+    return health | {
+        "t": int(t),
+        "agents": _plain(now["agent_feats"][:, POSITION].numpy()),
+        "tasks": _plain(now["task_feats"][:, POSITION].numpy()),
+        "agent_alive": now["agent_alive"].bool().tolist(),
+        "task_alive": now["task_alive"].bool().tolist(),
+        "assign": now["assign"][:, 0].tolist(),
+        "capacity": now["capacity"].long().tolist(),
+    }
+
+
 def _episode(played: Episodes, number: int) -> Found:
     batch = played.batch
     length = int(batch.lengths()[number])
@@ -124,4 +162,5 @@ MEASURES: dict[str, Callable[[Path, Sequence[str], int], Found]] = {
     EPISODES: _episodes,
     DECISIONS: _decisions,
     PATH: _path,
+    EVENTS: _events,
 }

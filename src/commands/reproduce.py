@@ -18,7 +18,7 @@ from launchers.jobs import Job, make_jobs
 from launchers.local import usable_cpus
 from launchers.tasks import DONE, FAILED, WAITING, Task, make_tasks
 from reports.run_records import find_runs
-from reproduction.catalog import ALL, ARTIFACTS, TABLES, Artifact
+from reproduction.catalog import ALL, ARTIFACTS, IN_THE_GAME, TABLES, Artifact
 from reproduction.output import Output, about
 from reproduction.paper import PaperNumbers, read_paper_numbers
 from reproduction.points import Store, measure_missing
@@ -37,6 +37,7 @@ _EXAMPLES = """examples:
   python src/main.py reproduce table1
   python src/main.py reproduce fig2 fig7 --jobs 4
   python src/main.py reproduce all --quick
+  python src/main.py reproduce table3 --env=sc2
   python src/main.py reproduce all --no-run
 
 Runs and measurements that are there are never repeated: the same command goes on after Ctrl-C, and when nothing is
@@ -121,6 +122,12 @@ def read_request(argv: Sequence[str]) -> Request:
         epilog=_EXAMPLES,
     )
     parser.add_argument("names", nargs="+", metavar="NAME", help=f"what is to be made: see above, or {ALL}")
+    parser.add_argument(
+        "--env",
+        choices=("skirmish", "sc2"),
+        default="skirmish",
+        help="where fights are played (default: skirmish)",
+    )
     parser.add_argument("--quick", action="store_true", help="one seed and short runs, in folders of their own")
     parser.add_argument("--no-run", action="store_true", help="only render what is there; what is missing is told")
     parser.add_argument(
@@ -136,11 +143,14 @@ def read_request(argv: Sequence[str]) -> Request:
     for name in given.names:
         if name not in (*ARTIFACTS, ALL):
             raise UserError(f"unknown table or figure {name!r}{did_you_mean(name, [*ARTIFACTS, ALL])}")
+        if given.env == "sc2" and name not in IN_THE_GAME:
+            raise UserError(f"{name} is not played in StarCraft II: --env=sc2 goes with {', '.join(IN_THE_GAME)}")
+    known_artifacts = ARTIFACTS if given.env == "skirmish" else IN_THE_GAME
     names = list(ARTIFACTS) if ALL in given.names else given.names
     output = QUICK_OUTPUT if given.quick else OUTPUT
     return Request(
         tuple(given.names),
-        tuple(ARTIFACTS[name] for name in dict.fromkeys(names)),
+        tuple(known_artifacts[name] for name in dict.fromkeys(names)),
         given.results or (QUICK_OUTPUT / "experiments" if given.quick else RESULTS),
         given.output or output,
         given.jobs,

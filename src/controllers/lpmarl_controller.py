@@ -77,6 +77,12 @@ class LpmarlOptions(Options):
         0.5, ge=0, description="standard deviation of the noise on the scores, at the start"
     )
     score_noise_finish: float = Field(0.35, ge=0, description="the same at the end of training (linear)")
+    score_noise_shared: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the noise's variance that all agents have in common, so that they try tasks together",
+    )
     random_assignment: float = Field(0.2, ge=0, le=1, description="share of random feasible assignments in training")
     exploration_hold: float = Field(
         0.25, ge=0, le=1, description="share of training episodes whose noise holds; else it is drawn at each decision"
@@ -311,7 +317,16 @@ class LpmarlController(Controller):
         shape = (count, self.n_agents, self.tasks.n_tasks)
         replaced = self._rng.random((count, 1, 1)) < self.options.random_assignment
         instead = np.where(replaced, self._rng.random(shape), np.nan)
-        return np.stack([self._rng.standard_normal(shape), instead], 1)
+        return np.stack([self.standard_noise(shape, self._rng), instead], 1)
+
+    def standard_noise(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+        """[..., N, M] normal noise of unit variance, in part the same for all agents (``score_noise_shared``)."""
+        own, shared = rng.standard_normal(shape), self.options.score_noise_shared
+        if shared == 0:
+            return own
+        common = rng.standard_normal((*shape[:-2], 1, shape[-1]))
+        noise: Array = shared**0.5 * common + (1 - shared) ** 0.5 * own
+        return noise
 
     def _due(self, seen: Observed, avail: Tensor, t: int, where: slice | Array) -> Array:
         """[R] bool: which rows get a new assignment at step t."""

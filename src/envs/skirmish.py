@@ -126,14 +126,14 @@ class Skirmish(VectorEnv):
         check_fields(self.info, fields)
         self._world = empty_worlds(self.n_envs, self._n, self._e)
         self._ended = np.zeros((self.n_envs, 2), dtype=np.bool_)
-        self._outcome = np.zeros((self.n_envs, N_OUTCOME + self._e), dtype=np.float32)
+        self._outcome = np.zeros((self.n_envs, N_OUTCOME + self._n * self._e), dtype=np.float32)
         self._drawn = np.zeros((self.n_envs, self._starts.n_draws + self._world.draws[0].size))
         self._allocate_observation(fields)
         told, looks = (self._world, self._kinds, self._rules, self._rewards), (self._layout, self._views)
         self._step = partial(step_and_show, *told, *looks, self._outcome, self._ended)
         self._show = partial(show, self._world, self._kinds, self._layout, self._rules, self._views)
         outcome, ended = self._outcome, self._ended
-        earned = np.broadcast_to(outcome[:, None, N_OUTCOME:], (self.n_envs, self._n, self._e))
+        earned = outcome[:, N_OUTCOME:].reshape(self.n_envs, self._n, self._e)
         extras = {"reward_high": outcome[:, WON], "task_reward": earned}
         self._result = StepResult(outcome[:, REWARD], ended[:, TERMINATED], ended[:, TRUNCATED], extras)
 
@@ -168,7 +168,7 @@ class Skirmish(VectorEnv):
             negative_scale=options.reward_negative_scale,
             scale=perfect / options.reward_scale_rate if options.reward_scale else 1.0,
             limit_ends=not options.continuing_episode,
-            task_damage=float(options.task_rewards == "damage"),
+            task_damage=options.task_rewards == "damage",
         )
 
     def _describe(self) -> EnvInfo:

@@ -48,7 +48,7 @@ Array = NDArray[Any]
 
 # Actions: 0 for the dead, 1 stop, 2 to 5 moves, then one attack for each enemy.
 NO_OP, STOP, NORTH, SOUTH, EAST, WEST, FIRST_ATTACK = range(7)
-# Columns of ``outcome`` before the E task rewards.
+# Columns of ``outcome`` before the N E task rewards.
 REWARD, WON, DEAD_ALLIES, DEAD_ENEMIES, N_OUTCOME = range(5)
 # Columns of ``ended``.
 TERMINATED, TRUNCATED = 0, 1
@@ -95,7 +95,7 @@ class Rewards(NamedTuple):
         negative_scale: factor on what the own side loses.
         scale: divides every reward; 1 = off.
         limit_ends: a battle out of time has ended for good.
-        task_damage: agents earn this for their enemy's whole life and shield, beside 1 for its death.
+        task_damage: agents earn their share of what their attacks do, not only 1 when their enemy dies.
     """
 
     sparse: bool
@@ -106,7 +106,7 @@ class Rewards(NamedTuple):
     negative_scale: float
     scale: float
     limit_ends: bool
-    task_damage: float
+    task_damage: bool
 
 
 # Scratch rows of the units of one world: how far each moves in this loop, where allies are sent, and before the step
@@ -346,10 +346,9 @@ def play_loops(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _judge(
-    n: int, units: Array, kinds: Array, scratch: Array, rewards: Rewards, out_of_time: bool, outcome: Array,
-    ended: Array,
-) -> None:  # fmt: skip
+def judge(
+    n: int, units: Array, scratch: Array, rewards: Rewards, out_of_time: bool, outcome: Array, ended: Array
+) -> None:
     """Reward of a world's step, kills, and whether its battle has ended."""
     u = units.shape[1]
     hurt = deaths = lost = 0.0
@@ -364,8 +363,6 @@ def _judge(
             enemies += left > 0.0
             hurt += before - left
             deaths += rewards.death_value * died
-            share = max(before - left, 0.0) / (kinds[MAX_LIFE, i] + kinds[MAX_SHIELD, i])
-            outcome[N_OUTCOME + i - n] = died + rewards.task_damage * share
     over, won, beaten = allies == 0 or enemies == 0, enemies == 0 and allies > 0, allies == 0 and enemies > 0
     if rewards.sparse:
         reward = 1.0 * won - 1.0 * beaten
@@ -381,6 +378,26 @@ def _judge(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _pay(n: int, units: Array, kinds: Array, scratch: Array, damage: bool, actions: Array, earned: Array) -> None:
+    """What each agent earns for each enemy, [N E] row by row; see ``smac_tasks.task_rewards``."""
+    e = units.shape[1] - n
+    for j in range(e):
+        before, left = scratch[BEFORE, n + j], units[LIFE, n + j] + units[SHIELD, n + j]
+        worth = 1.0 if before > 0.0 and left <= 0.0 else 0.0
+        if damage:
+            worth += max(before - left, 0.0) / (kinds[MAX_LIFE, n + j] + kinds[MAX_SHIELD, n + j])
+            attackers = 0
+            for i in range(n):
+                attackers += actions[i] == FIRST_ATTACK + j
+            worth /= attackers if attackers else n
+            for i in range(n):
+                earned[i * e + j] = worth if attackers == 0 or actions[i] == FIRST_ATTACK + j else 0.0
+        else:
+            for i in range(n):
+                earned[i * e + j] = worth
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def fight(
     world: World, kinds: Array, rules: Rules, rewards: Rewards, outcome: Array, ended: Array, actions: Array,
     active: Array,
@@ -392,7 +409,7 @@ def fight(
         kinds: [15, U] what the units are.
         rules: of the simulation.
         rewards: of SMAC.
-        outcome: [B, 4 + E] reward, won, dead allies, dead enemies, and what each enemy is worth to those who fight it.
+        outcome: [B, 4 + N E] reward, won, dead allies, dead enemies, then the task rewards row by row.
         ended: [B, 2] terminated, truncated.
         actions: [B, N].
         active: [B].
@@ -409,4 +426,5 @@ def fight(
         for i in range(u):
             alive[i] = units[LIFE, i] > 0.0
         play_loops(n, units, orders, draws, goal, kinds, rules, alive, scratch)
-        _judge(n, units, kinds, scratch, rewards, world.steps[b] >= rules.limit, outcome[b], ended[b])
+        judge(n, units, scratch, rewards, world.steps[b] >= rules.limit, outcome[b], ended[b])
+        _pay(n, units, kinds, scratch, rewards.task_damage, actions[b], outcome[b, N_OUTCOME:])

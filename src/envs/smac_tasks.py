@@ -26,7 +26,9 @@ class CombatOptions(Options):
     )
     fixed_capacity: int = Field(2, ge=1, description="of capacity: fixed")
     task_rewards: Literal["kill", "damage"] = Field(
-        "kill", description="agents earn 1 when their enemy dies; with damage also the share of its health it loses"
+        "damage",
+        description="agents earn 1 when their enemy dies (kill); or that and the share of its health it loses, divided "
+        "among the agents that attacked it",
     )
     episode_limit: int | None = Field(None, ge=1, description="steps of an episode; null: the map's")
 
@@ -79,3 +81,21 @@ def capacities(options: CombatOptions, agent_alive: Array, task_alive: Array, vo
     if tasks and allowed.sum() < agents:
         allowed[task_alive] = np.maximum(allowed[task_alive], -(-agents // tasks))
     return allowed
+
+
+def task_rewards(rule: str, lost: Array, died: Array, attacked: Array) -> Array:
+    """[N, M] float32: what each agent would earn for each enemy.
+
+    Args:
+        rule: ``kill``: 1 for the enemy's death, for every agent. ``damage``: 1 for its death and the share of its
+            health that it lost, divided among the agents that attacked it in this step (among all when nobody did, as
+            shots that fly may hit later), so that an enemy is worth 2 however many fight it.
+        lost: [M] share of its life and shield that each enemy lost.
+        died: [M] bool.
+        attacked: [N, M] bool: the agents' actions name these enemies.
+    """
+    if rule == "kill":
+        return np.tile(died, (len(attacked), 1)).astype(np.float32)
+    share = np.where(attacked.any(0), attacked, True).astype(np.float64)
+    earned: Array = (lost + died) * share / share.sum(0)
+    return earned.astype(np.float32)

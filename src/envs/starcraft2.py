@@ -24,7 +24,7 @@ from envs.skirmish_kernel import FIRST_ATTACK, LEAST_DAMAGE, NORTH
 from envs.skirmish_maps import load_map, map_names
 from envs.skirmish_views import AGENT_COLUMNS, CENTER, SIGHT, TASK_COLUMNS
 from envs.skirmish_world import ally_order, expand
-from envs.smac_tasks import VolleyDamage, capacities, volleys_needed
+from envs.smac_tasks import VolleyDamage, capacities, task_rewards, volleys_needed
 from envs.starcraft2_options import Sc2Options
 from envs.starcraft2_preflight import check
 
@@ -170,7 +170,7 @@ class StarCraft2(MultiAgentEnv):
             self._metrics = self._measure(won)
             self._under_way = False
             self._lost_in_a_row = self._lost_since = 0
-        high, low = np.array(won, dtype=np.float32), self._task_reward(before, self._left())
+        high, low = np.array(won, dtype=np.float32), self._task_reward(before, self._left(), actions)
         ended = over and not truncated, truncated
         return self._observation, float(reward), *ended, {"reward_high": high, "task_reward": low}
 
@@ -182,13 +182,13 @@ class StarCraft2(MultiAgentEnv):
         nothing = {"reward_high": np.zeros((), dtype=np.float32), "task_reward": np.zeros(shape, dtype=np.float32)}
         return self._observation, 0.0, False, False, nothing | {DROPPED: np.array(True)}
 
-    def _task_reward(self, before: Array, left: Array) -> Array:
+    def _task_reward(self, before: Array, left: Array, actions: Array) -> Array:
         """[N, M] what each agent would earn for each enemy; from health, as smac's counts of deaths are not kept up."""
-        n, full = self.info.n_agents, self._units()[:, _MAX_LIFE] + self._units()[:, _MAX_SHIELD]
-        earned = ((before > 0) & (left <= 0)).astype(np.float32)
-        if self._options.task_rewards == "damage":
-            earned += np.maximum(before - left, 0.0) / full
-        return np.tile(earned[n:], (n, 1)).astype(np.float32)
+        n, units = self.info.n_agents, self._units()
+        before, left, full = before[n:], left[n:], (units[:, _MAX_LIFE] + units[:, _MAX_SHIELD])[n:]
+        attacked = np.asarray(actions)[:, None] == FIRST_ATTACK + np.arange(len(full))
+        lost = np.maximum(before - left, 0.0) / full
+        return task_rewards(self._options.task_rewards, lost, (before > 0) & (left <= 0), attacked)
 
     def _units(self) -> Array:
         """[N + M, 7] agents, then enemies."""

@@ -32,6 +32,7 @@ class Job:
         seed: the run's seed.
         arguments: what follows the program's name on the command line.
         values: the validated configuration (``Config.values``).
+        assumed: dotted keys that nobody gave a value: they have the default of the code.
     """
 
     algorithm: str
@@ -39,6 +40,7 @@ class Job:
     seed: int
     arguments: tuple[str, ...]
     values: dict[str, Any]
+    assumed: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -161,7 +163,8 @@ def _job(
         *given,
         *([f"label={label}"] if label else []),
     )
-    return Job(algorithm.name, environment.name, seed, arguments, config.values | {"label": label})
+    assumed = frozenset(key for key, source in config.sources.items() if source.startswith("default of "))
+    return Job(algorithm.name, environment.name, seed, arguments, config.values | {"label": label}, assumed)
 
 
 def override_texts(values: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -183,9 +186,20 @@ def _text(value: Any) -> str:
 
 def matching_run(job: Job, records: Iterable[RunRecord]) -> RunRecord | None:
     """The run on disk that is this job's: one that is done, else one that goes on, else the one that got furthest."""
-    found = [record for record in records if record.status != BROKEN and result_key(record.config) == job.key]
+    found = [record for record in records if record.status != BROKEN and _is_of(job, record.config)]
     order = {COMPLETED: 2, RUNNING: 1}
     return max(found, key=lambda record: (order.get(record.status, 0), record.env_steps), default=None)
+
+
+def _is_of(job: Job, recorded: Mapping[str, Any]) -> bool:
+    """Whether a recorded configuration is the job's; an option that came later counts as its default."""
+    wanted, settings = job.values, recorded.get("env_args", {})
+    later = {key: wanted[key] for key in job.assumed & wanted.keys() if key not in recorded}
+    prefix = "env_args."
+    for key in (key.removeprefix(prefix) for key in job.assumed if key.startswith(prefix)):
+        if key not in settings:
+            settings = settings | {key: wanted["env_args"][key]}
+    return result_key({**recorded, **later, "env_args": settings}) == job.key
 
 
 def newly_made_run(job: Job, known: set[Path]) -> Path | None:
@@ -196,7 +210,7 @@ def newly_made_run(job: Job, known: set[Path]) -> Path | None:
                 config = json.loads((folder / "config.json").read_bytes())
             except (OSError, ValueError):  # not written yet
                 continue
-            if isinstance(config, dict) and result_key(config) == job.key:
+            if isinstance(config, dict) and _is_of(job, config):
                 return folder
     return None
 

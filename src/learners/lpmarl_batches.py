@@ -25,6 +25,7 @@ class LowBatch(NamedTuple):
     after: Observed
     graph: Graph  # of now
     assign: Tensor  # [S, N]
+    next_assign: Tensor  # [S, N] the same, or the task given after it where that one ended
     actions: Tensor  # [S, N]
     avail: Tensor  # [S, N, A]
     avail_after: Tensor  # [S, N, A]
@@ -66,15 +67,18 @@ def sample_low(
         replaced = rng.random((len(assign), 1)) < relabel
         random_tasks = living_task(rng.integers(tasks.n_tasks, size=assign.shape), read("task_alive").cpu().numpy())
         assign = torch.where(torch.from_numpy(replaced).to(device), torch.from_numpy(random_tasks).to(device), assign)
-    now = _observed(buffer, index, device)
+    now, after = _observed(buffer, index, device), _observed(buffer, index, device, offset=1)
+    goes_on = after.task_alive.gather(-1, assign)
+    next_assign = torch.where(goes_on, assign, read("assign", 1).squeeze(-1))
     return LowBatch(
         now=now,
-        after=_observed(buffer, index, device, offset=1),
+        after=after,
         graph=build_graph(*now[:4]),
         assign=assign,
+        next_assign=next_assign,
         actions=read("low_actions").squeeze(-1),
         avail=low_availability(read("avail_actions"), assign, tasks.first_task_action),
-        avail_after=low_availability(read("avail_actions", 1), assign, tasks.first_task_action),
+        avail_after=low_availability(read("avail_actions", 1), next_assign, tasks.first_task_action),
         reward=read("task_reward").gather(-1, assign.unsqueeze(-1)).squeeze(-1),
         terminated=read("terminated").float(),
     )

@@ -129,7 +129,7 @@ class AssignedByLp(HighLevel):
         advantage, spread = self._advantage(high, values)
         problem = self._problem(high.now, scores)
         sigma = self.controller.score_noise(clock)
-        noise = torch.from_numpy(sigma * self._rng.standard_normal(scores.shape)).to(scores)
+        noise = torch.from_numpy(sigma * self.controller.standard_noise(scores.shape, self._rng)).to(scores)
         result = surrogate_loss(
             scores + noise,
             advantage,

@@ -113,8 +113,9 @@ class LpmarlLearner(Learner):
     def low_critic_loss(self, low: LowBatch) -> tuple[Tensor, Tensor, dict[str, Tensor | float]]:
         """Group TD loss (eqs. 17 and 18), averaged over states and non-empty groups G_j = {i: a_i = j}.
 
-        L = (sum_{i in G_j} Q_i(a_i) - y_j)^2 with y_j = sum_{i in G_j} r_i + gamma (1 - d_j) sum_{i in G_j} V_i(s').
-        A task that ended (d_j) has no future.
+        L = (sum_{i in G_j} Q_i(a_i) - y_j)^2 with y_j = sum_{i in G_j} r_i + gamma sum_{i in G_j} (1 - d_i) V_i(s').
+        An agent whose task ended goes on with the one it was given next: to live is worth what it will still do.
+        It has no future (d_i) when it died, or when no task is left.
 
         Returns:
             Q [S, N, A] without gradient, the loss, and what to log.
@@ -124,12 +125,11 @@ class LpmarlLearner(Learner):
         chosen = values.gather(-1, low.actions.unsqueeze(-1)).squeeze(-1)
         with torch.no_grad():
             future = self._low_state_value(low, build_graph(*low.after[:4]))
-            ended = (~low.after.task_alive).float()
+            goes_on = low.after.agent_alive & low.after.task_alive.gather(-1, low.next_assign)
             if not self.options.bootstrap_success:
-                ended = torch.maximum(low.terminated, ended)
-            target = group_sum(low.reward, low.assign, low.now.agent_alive, m) + self.options.gamma_low * (
-                1.0 - ended
-            ) * group_sum(future, low.assign, low.after.agent_alive, m)
+                goes_on &= low.terminated == 0
+            rewards = group_sum(low.reward, low.assign, low.now.agent_alive, m)
+            target = rewards + self.options.gamma_low * group_sum(future, low.assign, goes_on, m)
         members = group_sum(torch.ones_like(low.reward), low.assign, low.now.agent_alive, m)
         groups = (members > 0).float()
         error = (group_sum(chosen, low.assign, low.now.agent_alive, m) - target) * groups
@@ -137,13 +137,13 @@ class LpmarlLearner(Learner):
         return values.detach(), loss, {"low_critic_loss": loss.detach(), "low_target_mean": target.mean()}
 
     def _low_state_value(self, low: LowBatch, graph: Graph) -> Tensor:
-        """[S, N] V_i(s') for the same task: the policy's expectation, or the best available action's value."""
-        values = self.target.low_values(graph, low.assign)
+        """[S, N] V_i(s') with the next task: the policy's expectation, or the best available action's value."""
+        values = self.target.low_values(graph, low.next_assign)
         unavailable = low.avail_after == 0
         if self.options.low_target == "policy":
-            logits = self.actor.logits(self.controller.in_sight(graph), low.assign)
+            logits = self.actor.logits(self.controller.in_sight(graph), low.next_assign)
             return (logits.masked_fill(unavailable, UNAVAILABLE).softmax(-1) * values).sum(-1)
-        ranking = values if self.options.low_target == "max" else self.critic.low_values(graph, low.assign)
+        ranking = values if self.options.low_target == "max" else self.critic.low_values(graph, low.next_assign)
         best = ranking.masked_fill(unavailable, UNAVAILABLE).argmax(-1, keepdim=True)
         return values.gather(-1, best).squeeze(-1)
 

@@ -8,17 +8,20 @@ from functools import partial
 
 from reproduction.beyond import Grouping, Pair, write_bars, write_scores
 from reproduction.curves import METHOD, write_curves
+from reproduction.fights import write_fight
 from reproduction.output import Output
 from reproduction.paper import PaperNumbers
 from reproduction.pictures import write_coefficients, write_path
 from reproduction.specs import (
     AGREEMENT,
     DECISIONS,
+    EVENTS,
     IMITATION,
     MIN_DISTANCE,
     PATH,
     STEPS,
     SUCCESS,
+    WON,
     Curves,
     Line,
     Panel,
@@ -303,8 +306,64 @@ def _write_imitation(study: Study, paper: PaperNumbers, output: Output) -> None:
     write_table(FIG6_TABLE, study, paper, output)
 
 
+_COMBAT = {
+    "lpmarl": "LPMARL",
+    "lpmarl_no_limit": "LPMARL without limit",
+    "dec_lpmarl": "Dec-LPMARL",
+    "no_lp": "No-LP",
+    "lp_distance": "LP-distance",
+    "random_feasible": "random feasible",
+    "qmix": "QMIX",
+    "vdn": "VDN",
+    "qmix_dense": "QMIX, dense reward",
+}
+_MAPS = ("3m", "8m", "3s_vs_5z", "2m_vs_1z")
+_FIGHTS = {f"{level}_{name}": f"{name}, {level}" for level in ("easy", "medium") for name in _MAPS}
+_IN_FIGHTS = (
+    "The flat reward is 1 for a win and -1 for a defeat, but for the row of dense rewards. The low level of LPMARL and "
+    "its relatives does not use it: agents earn what their own attacks do to their enemy. 2m_vs_1z has one enemy, so "
+    "that every assignment is the same there."
+)
+TABLE3 = Table(
+    "table3",
+    "Table 3 on the simulator: battles won (not StarCraft II, whose win rates are other numbers)",
+    (WON, STEPS),
+    _COMBAT,
+    _FIGHTS,
+    _trained("combat", list(_COMBAT), list(_FIGHTS)),
+    in_paper=False,
+    settings_down=True,
+    note=_IN_FIGHTS,
+)
+TABLE3_GAME = Table(
+    "table3_sc2",
+    "Table 3 in StarCraft II: battles won",
+    (WON, STEPS),
+    _COMBAT,
+    {f"sc2_{name}": name for name in _MAPS},
+    _trained("starcraft", list(_COMBAT), [f"sc2_{name}" for name in _MAPS]),
+    in_paper=False,
+    settings_down=True,
+    note=_IN_FIGHTS,
+)
+_LIMITED = ("lpmarl", "lpmarl_no_limit", "lp_distance", "random_feasible")
+_LIMITS = {"two_groups": "two groups, limit: half of the enemies", "missiles": "missiles, limit: shots to kill"}
+LIMITS = Table(
+    "limits",
+    "Fights in which a limit is worth something: battles won",
+    (WON, STEPS),
+    {row: _COMBAT[row] for row in _LIMITED},
+    _LIMITS,
+    _trained("combat_limits", list(_LIMITED), list(_LIMITS)),
+    in_paper=False,
+    settings_down=True,
+    note="On the simulator. All rows but the second have the limit that the setting names.",
+)
+
 _FIG2, _FIG3 = "Figure 2: learned scores of one state beside the distances", "Figure 3: an episode of 10 agents"
-TABLES = (TABLE1, TABLE2, TABLE6, FIG6_TABLE, CROWDED, BEYOND)
+_FIG8 = "Figure 8: the assignments of a fight"
+FIG8_FIGHT = Source(Runs("combat", "lpmarl", "medium_8m", first_seed=True), kind=EVENTS)
+TABLES = (TABLE1, TABLE2, TABLE6, FIG6_TABLE, CROWDED, BEYOND, TABLE3, LIMITS)
 ARTIFACTS = {
     artifact.name: artifact
     for artifact in (
@@ -324,6 +383,11 @@ ARTIFACTS = {
         Artifact(FIG6.name, FIG6.title, tuple(FIG6_TABLE.cells.values()), _write_imitation),
         _curves(FIG7),
         _table(CROWDED),
+        _table(TABLE3),
+        _table(LIMITS),
+        Artifact(
+            "fig8", _FIG8, (FIG8_FIGHT,), lambda study, _, out: write_fight("fig8", _FIG8, FIG8_FIGHT, study, out)
+        ),
         Artifact(
             BEYOND.name,
             BEYOND.title,
@@ -332,3 +396,6 @@ ARTIFACTS = {
         ),
     )
 }
+
+# What needs StarCraft II: `reproduce NAME --env=sc2`.
+IN_THE_GAME = {"table3": _table(TABLE3_GAME)}

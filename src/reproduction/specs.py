@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 # What is measured of a trained run: see commands.measure.
-EPISODES, DECISIONS, PATH = "episodes", "decisions", "path"
+EPISODES, DECISIONS, PATH, EVENTS = "episodes", "decisions", "path", "events"
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class Metric:
 
 
 SUCCESS = Metric("success", "success, %", 100.0)
+WON = Metric("battle_won", "battles won, %", 100.0)
 MIN_DISTANCE = Metric("min_distance", "min_distance (at the end, each agent to its nearest landmark)", 1.0, 3)
 STEPS = Metric("steps_to_success", "steps to success", in_paper=False)
 AGREEMENT = Metric("agreement", "agents with the same first task as by LP-distance, %", 100.0, in_paper=False)

@@ -10,10 +10,10 @@ from launchers.tasks import DONE, Task
 from reports.run_records import RunRecord, read_run
 from reports.scores import final_value
 from reproduction.points import Found, Point, Store
-from reproduction.specs import DECISIONS, EPISODES, PATH, Metric, Runs, Source
+from reproduction.specs import DECISIONS, EPISODES, EVENTS, PATH, Metric, Runs, Source
 
 # Enough for a figure; their cost grows with the steps that the environments simulate.
-_MOST = {DECISIONS: 60, PATH: 16}
+_MOST = {DECISIONS: 60, PATH: 16, EVENTS: 16}
 
 
 @dataclass

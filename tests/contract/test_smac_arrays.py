@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from envs.skirmish import Skirmish, SkirmishOptions
-from envs.skirmish_kernel import BEFORE, N_OUTCOME, N_SCRATCH, REWARD
-from envs.skirmish_kernel import _judge as judge
+from envs.skirmish_kernel import BEFORE, N_OUTCOME, N_SCRATCH, REWARD, judge
 
 FILES = sorted((Path(__file__).resolve().parents[1] / "golden").glob("smac_*.npz"))
 
@@ -61,10 +60,10 @@ def test_the_same_units_look_the_same(name, options, arrays):
 def test_the_same_step_is_worth_the_same(name, options, arrays):
     env = shown(name, options, arrays)
     n, u = env.info.n_agents, arrays["units"].shape[-1]
-    scratch, outcome, ended = np.zeros((N_SCRATCH, u)), np.zeros(N_OUTCOME + u - n, np.float32), np.zeros(2, np.bool_)
+    scratch, outcome, ended = np.zeros((N_SCRATCH, u)), np.zeros(N_OUTCOME, np.float32), np.zeros(2, np.bool_)
     for t in np.flatnonzero(arrays["steps"]):
         scratch[BEFORE] = arrays["before"][t]
-        judge(n, arrays["units"][t].astype(np.float64), env._kinds, scratch, env._rewards, False, outcome, ended)
+        judge(n, arrays["units"][t].astype(np.float64), scratch, env._rewards, False, outcome, ended)
         assert outcome[REWARD] == pytest.approx(arrays["reward"][t], abs=1e-6, rel=1e-6)
 
 

@@ -91,6 +91,7 @@ def low_batch(now: Observed, after: Observed, assign: Tensor, seed: int = 0, n_a
         after=after,
         graph=graph_of(now),
         assign=assign,
+        next_assign=assign,
         actions=torch.zeros_like(assign),
         avail=avail,
         avail_after=avail_after,

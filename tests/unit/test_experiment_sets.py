@@ -246,13 +246,28 @@ def test_a_changed_setting_means_a_new_run(write_set: WriteSet, tmp_path: Path, 
     assert tasks_of(jobs, tmp_path)[0].planned == "new"
 
 
-def test_an_option_that_the_old_run_did_not_know_means_a_new_run(write_set: WriteSet, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("option", "planned"), [("double_q", "new"), ("optim_alpha", "done")])
+def test_an_option_that_came_later_counts_as_its_default_unless_a_file_sets_it(
+    write_set: WriteSet, tmp_path: Path, option: str, planned: str
+) -> None:
     jobs = jobs_of(write_set(), tmp_path)[:1]
     config = record(jobs[0], 1) / "config.json"
     values = json.loads(config.read_text())
-    del values["double_q"]
+    del values[option]
     config.write_text(json.dumps(values))
-    assert tasks_of(jobs, tmp_path)[0].planned == "new"
+    assert tasks_of(jobs, tmp_path)[0].planned == planned
+
+
+@pytest.mark.parametrize(("option", "planned"), [("n_agents", "new"), ("min_agents", "done")])
+def test_the_same_holds_for_options_of_environments(
+    write_set: WriteSet, tmp_path: Path, option: str, planned: str
+) -> None:
+    jobs = jobs_of(write_set(change=("[two_step_game]", "[navigation]")), tmp_path)[:1]
+    config = record(jobs[0], 1) / "config.json"
+    values = json.loads(config.read_text())
+    del values["env_args"][option]
+    config.write_text(json.dumps(values))
+    assert tasks_of(jobs, tmp_path)[0].planned == planned
 
 
 def test_places_and_names_change_no_result(write_set: WriteSet, tmp_path: Path) -> None:

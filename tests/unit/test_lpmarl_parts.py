@@ -101,12 +101,24 @@ def test_a_dead_agent_leaves_its_group() -> None:
 
 
 @pytest.mark.parametrize("ends", ["task_alive", "agent_alive"])
-def test_a_task_that_ended_and_an_agent_that_died_have_no_future(ends: str) -> None:
+def test_a_dead_agent_and_one_without_a_task_have_no_future(ends: str) -> None:
     learner = group_learner()
     now, after = random_state(S, N, M), random_state(S, N, M, seed=1)
     getattr(after, ends)[:] = False
     low = low_batch(now, after, torch.tensor([2, 0, 1]).expand(S, N))
     expected = low.reward.mean()
+    assert float(learner.low_critic_loss(low)[2]["low_target_mean"]) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_an_agent_whose_task_ended_goes_on_with_the_next() -> None:
+    learner = group_learner()
+    now, after = random_state(S, N, M), random_state(S, N, M, seed=1)
+    after.task_alive[:, 2] = False
+    first, second = torch.tensor([2, 0, 2]).expand(S, N), torch.tensor([1, 0, 0]).expand(S, N)
+    low = low_batch(now, after, first)._replace(next_assign=second)
+    with torch.no_grad():
+        future = learner._low_state_value(low_batch(now, after, second), graph_of(after))
+    expected = (low.reward + GAMMA * future).sum(1).mean() / M
     assert float(learner.low_critic_loss(low)[2]["low_target_mean"]) == pytest.approx(float(expected), rel=1e-5)
 
 

@@ -11,6 +11,7 @@ from support.skirmishes import ATTACK, EAST, NORTH, SOUTH, STOP, WEST, start, st
 
 from envs.skirmish_maps import DIFFICULTIES, map_names
 from envs.skirmish_world import TARGET, VOLLEYS
+from envs.smac_tasks import task_rewards
 
 # SMAC's own numbers: length of observation and state, actions, limit.
 SMAC_SIZES = {
@@ -281,14 +282,45 @@ class TestRewards:
             assert (bool(result.terminated[0]), bool(result.truncated[0])) == (not continuing, continuing)
             assert env.episode_metrics()["out_of_time"][0] == 1
 
-    def test_what_agents_earn_for_their_enemy(self, tmp_path):
-        path = write_map(tmp_path, [("marine", 10, 16)], [("marine", 14, 16), ("marine", 14, 17)], guard=True)
-        env = start(path, enemy_reaction=1000, task_rewards="damage")
-        assert step(env, ATTACK).extras["task_reward"][0, 0].tolist() == pytest.approx([6 / 45, 0])
-        env._world.units[0, 2, 1] = 1.0
-        for _ in range(2):
-            earned = step(env, ATTACK).extras["task_reward"][0, 0, 0]
-        assert earned == pytest.approx(1 + 1 / 45)
+    def two_on_two(self, tmp_path, **options):
+        path = write_map(
+            tmp_path, [("marine", 10, 16), ("marine", 10, 17)], [("marine", 14, 16), ("marine", 14, 17)], guard=True
+        )
+        return start(path, enemy_reaction=1000, **options)
+
+    def test_agents_earn_what_their_attacks_do(self, tmp_path):
+        env = self.two_on_two(tmp_path, task_rewards="damage")
+        assert step(env, ATTACK, STOP).extras["task_reward"][0].tolist() == [pytest.approx([6 / 45, 0]), [0, 0]]
+        assert step(env, STOP, STOP).extras["task_reward"].sum() == 0
+        both = step(env, ATTACK, ATTACK).extras["task_reward"][0]
+        assert both[0].tolist() == both[1].tolist() == pytest.approx([6 / 45, 0])
+        env._world.units[0, 2, 2] = 1.0
+        earned = sum(step(env, ATTACK, ATTACK).extras["task_reward"][0] for _ in range(3))
+        assert earned[:, 0] == pytest.approx([0.5 * (1 + 1 / 45)] * 2)
+
+    def test_agents_earn_one_for_the_death_of_their_enemy(self, tmp_path):
+        env = self.two_on_two(tmp_path, task_rewards="kill")
+        env._world.units[0, 2, 2] = 7.0
+        assert step(env, ATTACK, STOP).extras["task_reward"].sum() == 0
+        earned = sum(step(env, ATTACK, STOP).extras["task_reward"][0] for _ in range(3))
+        assert earned.tolist() == [[1, 0], [1, 0]]
+
+    def test_the_rule_of_the_game_is_that_of_the_simulator(self, tmp_path):
+        env, rng = start("3m", task_rewards="damage"), np.random.default_rng(0)
+        seen = 0
+        for _ in range(60):
+            before = env._world.units[0, 2:4, 3:].sum(0)
+            actions = [rng.choice(np.flatnonzero(row)) for row in env.observation["avail_actions"][0]]
+            result = step(env, *actions)
+            left = env._world.units[0, 2:4, 3:].sum(0)
+            attacked = np.array(actions)[:, None] == ATTACK + np.arange(3)
+            lost = np.maximum(before - left, 0) / 45
+            expected = task_rewards("damage", lost, (before > 0) & (left <= 0), attacked)
+            np.testing.assert_allclose(result.extras["task_reward"][0], expected, atol=1e-6)
+            seen += bool(expected.any())
+            if result.terminated[0]:
+                env.reset()
+        assert seen > 5
 
 
 class TestCapacity:
