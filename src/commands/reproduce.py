@@ -18,7 +18,7 @@ from launchers.jobs import Job, make_jobs
 from launchers.local import usable_cpus
 from launchers.tasks import DONE, FAILED, WAITING, Task, make_tasks
 from reports.run_records import find_runs
-from reproduction.catalog import ALL, ARTIFACTS, IN_THE_GAME, TABLES, Artifact
+from reproduction.catalog import ALL, ARTIFACTS, PLACES, TABLES, Artifact
 from reproduction.output import Output, about
 from reproduction.paper import PaperNumbers, read_paper_numbers
 from reproduction.points import Store, measure_missing
@@ -122,12 +122,7 @@ def read_request(argv: Sequence[str]) -> Request:
         epilog=_EXAMPLES,
     )
     parser.add_argument("names", nargs="+", metavar="NAME", help=f"what is to be made: see above, or {ALL}")
-    parser.add_argument(
-        "--env",
-        choices=("skirmish", "sc2"),
-        default="skirmish",
-        help="where fights are played (default: skirmish)",
-    )
+    parser.add_argument("--env", choices=PLACES, default=next(iter(PLACES)), help="where fights are played")
     parser.add_argument("--quick", action="store_true", help="one seed and short runs, in folders of their own")
     parser.add_argument("--no-run", action="store_true", help="only render what is there; what is missing is told")
     parser.add_argument(
@@ -140,17 +135,17 @@ def read_request(argv: Sequence[str]) -> Request:
     given = parser.parse_args(words)
     if given.retries < 0 or (given.jobs is not None and given.jobs < 1):
         raise UserError("--retries must be >= 0 and --jobs >= 1")
+    there = PLACES[given.env]
     for name in given.names:
         if name not in (*ARTIFACTS, ALL):
             raise UserError(f"unknown table or figure {name!r}{did_you_mean(name, [*ARTIFACTS, ALL])}")
-        if given.env == "sc2" and name not in IN_THE_GAME:
-            raise UserError(f"{name} is not played in StarCraft II: --env=sc2 goes with {', '.join(IN_THE_GAME)}")
-    known_artifacts = ARTIFACTS if given.env == "skirmish" else IN_THE_GAME
-    names = list(ARTIFACTS) if ALL in given.names else given.names
+        if name not in (*there, ALL):
+            raise UserError(f"{name} cannot be made with --env={given.env}, which takes {', '.join(there)}")
+    names = list(there) if ALL in given.names else given.names
     output = QUICK_OUTPUT if given.quick else OUTPUT
     return Request(
         tuple(given.names),
-        tuple(known_artifacts[name] for name in dict.fromkeys(names)),
+        tuple(there[name] for name in dict.fromkeys(names)),
         given.results or (QUICK_OUTPUT / "experiments" if given.quick else RESULTS),
         given.output or output,
         given.jobs,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from components.errors import UserError
 from components.registry import did_you_mean
@@ -17,6 +17,8 @@ CONFIG_ROOT = Path(__file__).resolve().parents[2] / "config"
 COMMAND_LINE = "command line"
 # Key of a file in config/algs or config/envs: the file of the same folder whose values it changes.
 BASE = "base"
+# Key of a file in config/envs: algorithm -> another file of config/algs, with the values that it needs there.
+VARIANTS = "variants"
 
 _KEY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
@@ -32,6 +34,9 @@ class Layer:
 
     values: dict[str, Any]
     sources: dict[str, str]
+
+
+Read = TypeVar("Read")
 
 
 def algorithm_names(root: Path = CONFIG_ROOT) -> list[str]:
@@ -57,16 +62,42 @@ def read_layers(config: str, env_config: str, overrides: Sequence[str | Layer], 
         UserError: unknown name, unreadable file, malformed override; all of them, one line each.
     """
     errors: list[str] = []
+    nothing = Layer({}, {})
+    nowhere: tuple[Layer, dict[str, str]] = (nothing, {})
+    environment, variants = _attempt(partial(_environment, env_config, root), errors, nowhere)
     reads = [
         partial(default_layer, root),
-        partial(_named_layer, "--env-config", "environment", env_config, root / "envs"),
-        partial(_named_layer, "--config", "algorithm", config, root / "algs"),
+        partial(_named_layer, "--config", "algorithm", config, root / "algs", variants),
         *(partial(_override, given) for given in overrides),
     ]
-    layers = [_attempt(read, errors) for read in reads]
+    defaults, *others = [_attempt(read, errors, nothing) for read in reads]
     if errors:
         raise UserError("\n".join(sorted(set(errors))))
-    return merge(layers)
+    return merge([defaults, environment, *others])
+
+
+def _environment(name: str, root: Path) -> tuple[Layer, dict[str, str]]:
+    """An environment's layer without its key ``variants``, and what that says.
+
+    Raises:
+        UserError: unknown name, unreadable file, variants that are no files of config/algs.
+    """
+    layer = _named_layer("--env-config", "environment", name, root / "envs", {})
+    given, known = layer.values.get(VARIANTS, {}), algorithm_names(root)
+    where = f"{layer.sources.get(VARIANTS)}: {VARIANTS}"
+    if not isinstance(given, dict):
+        raise UserError(f"{where}: expected a mapping from files of config/algs to files of config/algs")
+    for algorithm in (*given, *given.values()):
+        if algorithm not in known:
+            raise UserError(f"{where}: unknown algorithm {algorithm!r}{did_you_mean(str(algorithm), known)}")
+    return _without(VARIANTS, layer), given
+
+
+def _without(key: str, layer: Layer) -> Layer:
+    def keep(given: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in given.items() if name.split(".")[0] != key}
+
+    return Layer(keep(layer.values), keep(layer.sources))
 
 
 def default_layer(root: Path = CONFIG_ROOT) -> Layer:
@@ -74,12 +105,12 @@ def default_layer(root: Path = CONFIG_ROOT) -> Layer:
     return _file_layer(root / "default.yaml", root)
 
 
-def _attempt(read: Callable[[], Layer], errors: list[str]) -> Layer:
+def _attempt(read: Callable[[], Read], errors: list[str], instead: Read) -> Read:
     try:
         return read()
     except UserError as error:
         errors.append(str(error))
-        return Layer({}, {})
+        return instead
 
 
 def _override(given: str | Layer) -> Layer:
@@ -120,30 +151,38 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _named_layer(flag: str, kind: str, name: str, folder: Path) -> Layer:
+def _named_layer(flag: str, kind: str, name: str, folder: Path, variants: Mapping[str, str]) -> Layer:
     if re.search(r"[/\\\0]", name) or name.startswith("."):
         raise UserError(f"{flag}={name!r}: expected a name, not a path: a file of config/{folder.name} without .yaml")
     known = _names(folder)
     if name not in known:
         raise UserError(f"{flag}: unknown {kind} {name!r}{did_you_mean(name, known)}")
-    return _with_base(name, folder, ())
+    return _with_base(name, folder, (), variants)
 
 
-def _with_base(name: str, folder: Path, above: tuple[str, ...]) -> Layer:
-    """The file over the one that its key ``base`` names, if any; ``above`` are the files that lead here."""
+def _with_base(name: str, folder: Path, above: tuple[str, ...], variants: Mapping[str, str]) -> Layer:
+    """The file over the one that its key ``base`` names, if any, and under its variant, if it has one.
+
+    Args:
+        name: of the file.
+        folder: of the files.
+        above: the files that lead here.
+        variants: file -> the file whose own values change it.
+    """
     layer = _file_layer(folder / f"{name}.yaml", folder.parent)
-    if BASE not in layer.values:
-        return layer
-    base, where = layer.values[BASE], layer.sources[BASE]
-    known = [other for other in _names(folder) if other not in (*above, name)]
-    if base not in known:
-        raise UserError(
-            f"{where}: {BASE} = {base!r}: expected another file of config/{folder.name} without .yaml, one that does "
-            f"not build on this one{did_you_mean(str(base), known)}"
-        )
-    own = {key: value for key, value in layer.values.items() if key != BASE}
-    sources = {key: source for key, source in layer.sources.items() if key != BASE}
-    return merge([_with_base(base, folder, (*above, name)), Layer(own, sources)])
+    layers = [_without(BASE, layer)]
+    if BASE in layer.values:
+        base, where = layer.values[BASE], layer.sources[BASE]
+        known = [other for other in _names(folder) if other not in (*above, name)]
+        if base not in known:
+            raise UserError(
+                f"{where}: {BASE} = {base!r}: expected another file of config/{folder.name} without .yaml, one that "
+                f"does not build on this one{did_you_mean(str(base), known)}"
+            )
+        layers.insert(0, _with_base(base, folder, (*above, name), variants))
+    if name in variants:
+        layers.append(_without(BASE, _file_layer(folder / f"{variants[name]}.yaml", folder.parent)))
+    return merge(layers)
 
 
 def _file_layer(path: Path, root: Path) -> Layer:

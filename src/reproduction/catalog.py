@@ -397,5 +397,5 @@ ARTIFACTS = {
     )
 }
 
-# What needs StarCraft II: `reproduce NAME --env=sc2`.
-IN_THE_GAME = {"table3": _table(TABLE3_GAME)}
+# Where fights are played -> what can be made there; the first is where they are played unless `--env` says otherwise.
+PLACES = {"skirmish": ARTIFACTS, "sc2": {"table3": _table(TABLE3_GAME)}}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import pytest
 from support import fake_parts
 from support.fake_parts import config_errors, load_fake, write_config_folder
 
-from components.config import PARTS, RunOptions
+from components.config import PARTS, RunOptions, load_config
 from components.config_layers import CONFIG_ROOT
+from components.errors import UserError
 from components.yaml_loader import load_yaml
 
 
@@ -260,3 +262,41 @@ def test_framework_options_are_described_and_have_no_default() -> None:
 
 def test_every_selector_is_an_option() -> None:
     assert set(PARTS) <= set(RunOptions.model_fields)
+
+
+def variant_root(tmp_path: Path, variants: str) -> Path:
+    """A configuration folder with an algorithm, one that builds on it, a variant, and an environment that names it."""
+    root = tmp_path / "config"
+    shutil.copytree(CONFIG_ROOT, root)
+    (root / "algs" / "mine.yaml").write_text("base: vdn\nname: mine\ngamma: 0.9\n")
+    (root / "algs" / "vdn_there.yaml").write_text("base: vdn\ngamma: 0.5\nlr: 0.5\n")
+    with (root / "envs" / "two_step_game.yaml").open("a") as file:
+        file.write(f"variants: {variants}\n")
+    return root
+
+
+def test_an_environment_can_change_an_algorithm_and_what_builds_on_it(tmp_path: Path) -> None:
+    root = variant_root(tmp_path, "{vdn: vdn_there}")
+    vdn, mine, qmix, there = (
+        load_config(name, "two_step_game", root=root) for name in ("vdn", "mine", "qmix", "vdn_there")
+    )
+    assert (vdn.values["gamma"], vdn.values["lr"]) == (there.values["gamma"], there.values["lr"]) == (0.5, 0.5)
+    assert vdn.sources["gamma"].startswith("config/algs/vdn_there.yaml:")
+    # What builds on it keeps its own values.
+    assert (mine.values["gamma"], mine.values["lr"]) == (0.9, 0.5)
+    assert (qmix.values["gamma"], qmix.unused) == (0.99, ())
+    assert load_config("vdn", "two_step_game", ["gamma=0.7"], root).values["gamma"] == 0.7
+    assert load_config("vdn", "matrix_game", root=root).values["gamma"] == 0.99
+
+
+@pytest.mark.parametrize(
+    ("variants", "told"),
+    [
+        ("{vdn: vdn_ther}", "unknown algorithm 'vdn_ther'; did you mean 'vdn_there'"),
+        ("{vnd: vdn_there}", "unknown algorithm 'vnd'; did you mean 'vdn'"),
+        ("vdn_there", "expected a mapping"),
+    ],
+)
+def test_wrong_variants_are_told_with_their_line(tmp_path: Path, variants: str, told: str) -> None:
+    with pytest.raises(UserError, match=rf"config/envs/two_step_game.yaml:\d+: variants: {told}"):
+        load_config("vdn", "two_step_game", root=variant_root(tmp_path, variants))

@@ -24,14 +24,14 @@ from reproduction.points import Measure, Point, Store
 from reproduction.specs import EPISODES, Source
 
 SMALLEST = ("t_max=600", "test_interval=300", "log_interval=300", "test_nepisode=4", "final_nepisode=4")
-ISSUE = {"table1", "table2", "table6", "fig2", "fig3", "fig5", "fig6", "fig7"}
+ISSUE = {"table1", "table2", "table3", "table6", "fig8", "fig2", "fig3", "fig5", "fig6", "fig7"}
 
 
 def all_sources() -> list[Source]:
     return list(dict.fromkeys(source for artifact in ARTIFACTS.values() for source in artifact.sources))
 
 
-def test_everything_of_the_papers_navigation_part_can_be_asked_for() -> None:
+def test_everything_of_the_paper_can_be_asked_for() -> None:
     assert set(ARTIFACTS) >= ISSUE
 
 
@@ -88,6 +88,13 @@ def test_an_unknown_table_lists_the_valid_ones() -> None:
 def test_wrong_arguments_are_refused(words: list[str]) -> None:
     with pytest.raises(UserError):
         reproduce.main(words)
+
+
+def test_what_cannot_be_made_in_the_game_says_so() -> None:
+    with pytest.raises(UserError, match="table1 cannot be made with --env=sc2, which takes table3"):
+        reproduce.main(["table1", "--env=sc2"])
+    assert reproduce.read_request(["table3", "--env=sc2"]).artifacts[0].name == "table3_sc2"
+    assert reproduce.read_request(["table3"]).artifacts[0].name == "table3"
 
 
 def test_without_runs_everything_that_is_missing_is_named_with_its_command(tmp_path: Path) -> None:
