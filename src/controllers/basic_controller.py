@@ -54,7 +54,7 @@ class AgentController(Controller):
         self,
         info: EnvInfo,
         options: InputOptions,
-        agent: Callable[[int, int], ValueAgent],
+        agent: Callable[[int, int], nn.Module],
         rng: np.random.Generator,
         device: torch.device,
     ) -> None:

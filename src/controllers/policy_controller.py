@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,4 +90,6 @@ class SeparatePolicyController(PolicyController):
         rng: np.random.Generator,
         device: torch.device,
     ) -> None:
-        super().__init__(info, options, partial(agent, info.n_agents), rng, device)
+        # It takes the place of a shared network: the same call, with a row of weights for every agent.
+        alike: Any = partial(agent, info.n_agents)
+        super().__init__(info, options, alike, rng, device)

@@ -8,8 +8,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from modules.agents.base import ValueAgent
-
 
 class SeparateLinear(nn.Module):
     """N linear layers: [N, rows, inputs] -> [N, rows, outputs]."""
@@ -25,7 +23,7 @@ class SeparateLinear(nn.Module):
         return torch.baddbmm(self.bias, inputs, self.weight)
 
 
-class SeparateMLPAgent(ValueAgent):
+class SeparateMLPAgent(nn.Module):
     """Linear-ReLU-Linear-ReLU-Linear with weights of its own for every agent.
 
     Args:
