@@ -11,7 +11,7 @@ from runners.evaluation import evaluate
 
 pytestmark = pytest.mark.learning
 
-# Episodes to play; episodes (SEAC: transitions) of an update; entropy that keeps both branches of the two-step game alive.
+# Episodes to play; episodes (SEAC: transitions) of an update; entropy that keeps both branches of the two-step game.
 # SEAC's advantages have the scale of the rewards, MAPPO's and IPPO's have none.
 ALGORITHMS = {"mappo": (960, 32, 0.1), "ippo": (960, 32, 0.1), "seac": (1600, 16, 1.0)}
 # The optimum is a Nash equilibrium that uniform play points to, and one that it points away from.
