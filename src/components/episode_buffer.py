@@ -156,7 +156,7 @@ class ReplayBuffer:
         rng: draws the samples.
 
     Attributes:
-        drawn: [K] the episodes of the last sample: what to look at when a loss is not finite.
+        drawn: [K] the episodes given last: what to look at when a loss is not finite.
     """
 
     def __init__(
@@ -186,7 +186,15 @@ class ReplayBuffer:
 
     def sample(self, count: int) -> EpisodeBatch:
         """``count`` episodes, uniform without replacement, cut to the longest of them. Copies."""
-        ids = self.sample_ids(count)
+        return self._copy(self.sample_ids(count))
+
+    def newest(self, count: int) -> EpisodeBatch:
+        """The ``count`` episodes stored last, or as many as there are, oldest first, cut to the longest. Copies."""
+        count = min(count, self._size)
+        self.drawn = (self._next - count + np.arange(count)) % self.capacity
+        return self._copy(torch.from_numpy(self.drawn))
+
+    def _copy(self, ids: Tensor) -> EpisodeBatch:
         length = int(self.lengths(ids).max()) + 1
         data = {name: stored[:, :length].index_select(0, ids) for name, stored in self._storage.data.items()}
         return EpisodeBatch(data, self._storage.n_actions)

@@ -12,3 +12,11 @@ REGISTRY.add(
     "controllers.dec_lpmarl_controller:DecLpmarlController",
     "controllers.dec_lpmarl_controller:DecLpmarlOptions",
 )
+REGISTRY.add(
+    "policy_mac", "controllers.policy_controller:PolicyController", "controllers.basic_controller:InputOptions"
+)
+REGISTRY.add(
+    "separate_policy_mac",
+    "controllers.policy_controller:SeparatePolicyController",
+    "controllers.basic_controller:InputOptions",
+)

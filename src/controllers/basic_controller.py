@@ -1,4 +1,7 @@
-"""One value network shared by all agents, epsilon-greedy: the controller of IQL, VDN and QMIX."""
+"""One network over [observation, last action, agent index] of each agent, and epsilon-greedy on its values.
+
+``BasicController`` is the controller of IQL, VDN and QMIX.
+"""
 
 from __future__ import annotations
 
@@ -19,22 +22,27 @@ from envs.base import EnvInfo
 from modules.agents.base import ValueAgent
 
 
-class BasicOptions(Options):
-    """What the agents see and how they explore."""
+class InputOptions(Options):
+    """What the agents see."""
 
     obs_last_action: bool = Field(True, description="append the agent's last action, one-hot, to its observation")
     obs_agent_id: bool = Field(True, description="append the agent's index, one-hot, to its observation")
+
+
+class BasicOptions(InputOptions):
+    """What the agents see and how they explore."""
+
     epsilon_start: float = Field(1.0, ge=0, le=1, description="probability of a random action at the start")
     epsilon_finish: float = Field(0.05, ge=0, le=1, description="probability of a random action after the decay")
     epsilon_anneal_time: int = Field(50_000, ge=1, description="environment steps of the linear decay")
 
 
-class BasicController(Controller):
-    """Shared agent network over [observation, last action, agent index].
+class AgentController(Controller):
+    """Agent network over [observation, last action, agent index]; subclasses choose actions from what it gives.
 
     Args:
         info: shapes of the environment.
-        options: inputs and exploration.
+        options: what the agents see.
         agent: ``agent(input_dim, n_actions)`` builds the network.
         rng: draws exploration.
         device: where the network runs.
@@ -45,20 +53,20 @@ class BasicController(Controller):
     def __init__(
         self,
         info: EnvInfo,
-        options: BasicOptions,
-        agent: Callable[[int, int], ValueAgent],
+        options: InputOptions,
+        agent: Callable[[int, int], nn.Module],
         rng: np.random.Generator,
         device: torch.device,
     ) -> None:
         self.info = info
         self.options = options
         self.device = device
-        input_dim = info.obs_shape + options.obs_last_action * info.n_actions + options.obs_agent_id * info.n_agents
-        self.agent = agent(input_dim, info.n_actions).to(device)
+        told = options.obs_last_action * info.n_actions + options.obs_agent_id * info.n_agents
+        self.input_dim = info.obs_shape + told
+        self.agent = agent(self.input_dim, info.n_actions).to(device)
         self._ids = torch.eye(info.n_agents, device=device)
         self._rng = rng
         self._hidden: Tensor | None = None
-        self.epsilon = options.epsilon_start
 
     @override
     def modules(self) -> dict[str, nn.Module]:
@@ -67,24 +75,17 @@ class BasicController(Controller):
     @override
     def begin_episodes(self, batch_size: int) -> None:
         self._hidden = None
-        self._batch_size = batch_size
 
-    @override
     @torch.no_grad()
-    def act(self, batch: EpisodeBatch, t: int, rows: Rows, clock: Clock, test_mode: bool) -> Decision:
+    def outputs(self, batch: EpisodeBatch, t: int, rows: Rows) -> Tensor:
+        """[R, N, A] what the network gives at step t; its hidden state goes on with it."""
         obs = batch["obs"][rows, t : t + 1].to(self.device)
         remembers = self.options.obs_last_action and t > 0
         last = one_hot(batch["actions"][rows, t - 1 : t].to(self.device), self.info.n_actions) if remembers else None
         hidden = None if self._hidden is None else self._hidden[rows]
         values, hidden = self.agent(self._inputs(obs, last), hidden)
         self._keep_hidden(hidden, rows)
-        options = self.options
-        self.epsilon = linear(
-            options.epsilon_start, options.epsilon_finish, clock.env_steps / options.epsilon_anneal_time
-        )
-        avail = batch["avail_actions"].numpy()[numpy_rows(rows), t]
-        epsilon = 0.0 if test_mode else self.epsilon
-        return Decision(epsilon_greedy(values[:, 0].cpu().numpy(), avail, epsilon, self._rng))
+        return values[:, 0]
 
     def _keep_hidden(self, hidden: Tensor | None, rows: Rows) -> None:
         if hidden is None or isinstance(rows, slice):
@@ -99,11 +100,15 @@ class BasicController(Controller):
             batch: episodes on the network's device.
             agent: the controller's own network, or a target copy of it.
         """
+        values: Tensor = agent(self.inputs(batch), None)[0]
+        return values
+
+    def inputs(self, batch: EpisodeBatch) -> Tensor:
+        """[B, T, N, F] what the network sees in whole episodes."""
         actions = one_hot(batch["actions"][:, :-1], self.info.n_actions) if self.options.obs_last_action else None
         if actions is not None:
             actions = torch.cat([torch.zeros_like(actions[:, :1]), actions], 1)
-        values: Tensor = agent(self._inputs(batch["obs"], actions), None)[0]
-        return values
+        return self._inputs(batch["obs"], actions)
 
     def _inputs(self, obs: Tensor, last_actions: Tensor | None) -> Tensor:
         """[B, T, N, F] from observations [B, T, N, O] and one-hot actions of the step before (None: first step)."""
@@ -115,3 +120,30 @@ class BasicController(Controller):
         if self.options.obs_agent_id:
             parts.append(self._ids.expand(*obs.shape[:-1], -1))
         return torch.cat(parts, -1) if len(parts) > 1 else obs
+
+
+class BasicController(AgentController):
+    """One value network shared by all agents, epsilon-greedy. Arguments as :class:`AgentController`."""
+
+    options: BasicOptions
+
+    def __init__(
+        self,
+        info: EnvInfo,
+        options: BasicOptions,
+        agent: Callable[[int, int], ValueAgent],
+        rng: np.random.Generator,
+        device: torch.device,
+    ) -> None:
+        super().__init__(info, options, agent, rng, device)
+        self.epsilon = options.epsilon_start
+
+    @override
+    def act(self, batch: EpisodeBatch, t: int, rows: Rows, clock: Clock, test_mode: bool) -> Decision:
+        values = self.outputs(batch, t, rows).cpu().numpy()
+        options = self.options
+        self.epsilon = linear(
+            options.epsilon_start, options.epsilon_finish, clock.env_steps / options.epsilon_anneal_time
+        )
+        avail = batch["avail_actions"].numpy()[numpy_rows(rows), t]
+        return Decision(epsilon_greedy(values, avail, 0.0 if test_mode else self.epsilon, self._rng))

@@ -10,3 +10,5 @@ REGISTRY.add(
     "learners.dec_lpmarl_learner:DecLpmarlLearner",
     "learners.dec_lpmarl_learner:DecLpmarlLearnerOptions",
 )
+REGISTRY.add("ppo_learner", "learners.ppo_learner:PpoLearner", "learners.ppo_learner:PpoOptions")
+REGISTRY.add("seac_learner", "learners.seac_learner:SeacLearner", "learners.seac_learner:SeacOptions")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -44,8 +44,13 @@ class NonFiniteUpdate(RunFailed):
     """A loss or gradient that is not a number; the parameters are as before the step."""
 
 
-def step(optimizer: torch.optim.Optimizer, loss: Tensor, clip: float) -> Tensor:
-    """One clipped gradient step; returns the gradient's norm before clipping.
+def step(
+    optimizer: torch.optim.Optimizer,
+    loss: Tensor,
+    clip: float,
+    cut: Callable[[list[nn.Parameter], float], Tensor] = nn.utils.clip_grad_norm_,
+) -> Tensor:
+    """One clipped gradient step; returns the gradient's norm before clipping, or what else ``cut`` returns.
 
     Raises:
         NonFiniteUpdate: instead of a step that would make the parameters NaN.
@@ -53,7 +58,7 @@ def step(optimizer: torch.optim.Optimizer, loss: Tensor, clip: float) -> Tensor:
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    norm = nn.utils.clip_grad_norm_(parameters, clip)
+    norm = cut(parameters, clip)
     if not torch.isfinite(norm):
         shapes = [tuple(p.shape) for p in parameters if not torch.isfinite(p).all()]
         weights = f", and weights of shape {shapes} are not finite" if shapes else ""
@@ -62,9 +67,9 @@ def step(optimizer: torch.optim.Optimizer, loss: Tensor, clip: float) -> Tensor:
     return norm
 
 
-def adam(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Adam:
+def adam(parameters: Iterable[nn.Parameter], lr: float, eps: float = 1e-8) -> torch.optim.Adam:
     """Adam, fused: one call for all parameters."""
-    return torch.optim.Adam(list(parameters), lr=lr, fused=True)
+    return torch.optim.Adam(list(parameters), lr=lr, eps=eps, fused=True)
 
 
 @torch.no_grad()

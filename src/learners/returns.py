@@ -38,6 +38,23 @@ def td_lambda_targets(
     return targets
 
 
+def n_step_returns(
+    rewards: Tensor, next_values: Tensor, terminated: Tensor, mask: Tensor, gamma: float, n: int
+) -> Tensor:
+    """R_t = r_t + ... + gamma^(m-1) r_{t+m-1} + gamma^m V_{t+m}, m = n or what is left of the episode.
+
+    No value follows where the task ended the episode within these m steps; it does at a time limit.
+    Arguments and shapes as :func:`td_lambda_targets`.
+    """
+    discount = gamma * (1.0 - terminated)
+    returns = rewards + discount * next_values
+    follows = mask[:, 1:] > 0
+    for _ in range(n - 1):
+        after = torch.where(follows, returns[:, 1:], next_values[:, :-1])
+        returns = rewards + discount * torch.cat([after, next_values[:, -1:]], 1)
+    return returns
+
+
 class Segments(NamedTuple):
     """The stretch from each decision to the next, flat over all decisions of a batch (K of them).
 

@@ -25,6 +25,8 @@ _LPMARL = (
 )
 EARLY = {
     "q_learner": ("batch_size=4", "episodes_per_update=4", "target_update_interval=10"),
+    "ppo_learner": ("batch_size=4", "epochs=2", "minibatches=2"),
+    "seac_learner": ("batch_size=40",),
     "lpmarl_learner": _LPMARL,
     "dec_lpmarl_learner": (*_LPMARL, "batch_size_imitation=16"),
 }

@@ -11,3 +11,6 @@ REGISTRY.add(
     "modules.agents.dec_lpmarl_agent:DecLpmarlAgent",
     "modules.agents.dec_lpmarl_agent:DecLpmarlAgentOptions",
 )
+REGISTRY.add(
+    "separate_mlp", "modules.agents.separate_mlp_agent:SeparateMLPAgent", "modules.agents.mlp_agent:MLPOptions"
+)

@@ -1,4 +1,4 @@
-"""What the value-based controllers drive."""
+"""What the controllers of flat methods drive."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from torch import Tensor, nn
 
 
 class ValueAgent(nn.Module, ABC):
-    """Action values of every agent over a sequence of steps, built with ``(input_dim, n_actions)``."""
+    """A number per action of every agent over a sequence of steps: its value, or its logit in a policy.
+
+    Built with ``(input_dim, n_actions)``.
+    """
 
     @abstractmethod
     def forward(self, inputs: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor | None]:
