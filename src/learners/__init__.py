@@ -10,3 +10,7 @@ REGISTRY.add(
     "learners.dec_lpmarl_learner:DecLpmarlLearner",
     "learners.dec_lpmarl_learner:DecLpmarlLearnerOptions",
 )
+REGISTRY.add(
+    "maddpg_learner", "learners.maddpg_learner:MaddpgLearner", "learners.actor_critic_learner:ActorCriticOptions"
+)
+REGISTRY.add("maac_learner", "learners.maac_learner:MaacLearner", "learners.maac_learner:MaacOptions")

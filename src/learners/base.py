@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -44,8 +44,22 @@ class NonFiniteUpdate(RunFailed):
     """A loss or gradient that is not a number; the parameters are as before the step."""
 
 
-def step(optimizer: torch.optim.Optimizer, loss: Tensor, clip: float) -> Tensor:
-    """One clipped gradient step; returns the gradient's norm before clipping.
+def step(
+    optimizer: torch.optim.Optimizer,
+    loss: Tensor,
+    clip: float,
+    clip_gradients: Callable[[list[nn.Parameter], float], Tensor] = nn.utils.clip_grad_norm_,
+) -> Tensor:
+    """One clipped gradient step.
+
+    Args:
+        optimizer: of the parameters.
+        loss: a scalar.
+        clip: norm to which the gradient is cut.
+        clip_gradients: cuts the gradients of these parameters to that norm and returns the norm before.
+
+    Returns:
+        The gradient's norm before clipping.
 
     Raises:
         NonFiniteUpdate: instead of a step that would make the parameters NaN.
@@ -53,7 +67,7 @@ def step(optimizer: torch.optim.Optimizer, loss: Tensor, clip: float) -> Tensor:
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    norm = nn.utils.clip_grad_norm_(parameters, clip)
+    norm = clip_gradients(parameters, clip)
     if not torch.isfinite(norm):
         shapes = [tuple(p.shape) for p in parameters if not torch.isfinite(p).all()]
         weights = f", and weights of shape {shapes} are not finite" if shapes else ""
