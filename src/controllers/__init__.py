@@ -13,4 +13,3 @@ REGISTRY.add(
     "controllers.dec_lpmarl_controller:DecLpmarlOptions",
 )
 REGISTRY.add("actor_mac", "controllers.actor_controller:ActorController")
-REGISTRY.add("maac_mac", "controllers.maac_controller:MaacController")

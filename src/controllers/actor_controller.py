@@ -1,4 +1,4 @@
-"""Stochastic policies, one network per agent: the controller of MADDPG and the base of MAAC's."""
+"""Stochastic policies, one network per agent: the controller of MADDPG and MAAC."""
 
 from __future__ import annotations
 

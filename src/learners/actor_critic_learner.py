@@ -43,7 +43,9 @@ class ActorCriticOptions(Options):
     batch_size: int = Field(1024, ge=1, description="transitions of one update")
     env_steps_per_update: float = Field(50.0, gt=0, description="environment steps gathered for each update")
     warmup_episodes: int = Field(32, ge=1, description="episodes before the first update")
-    target_update_tau: float = Field(0.01, gt=0, le=1, description="share of the new weights in the targets, per update")
+    target_update_tau: float = Field(
+        0.01, gt=0, le=1, description="share of the new weights in the targets, per update"
+    )
 
 
 class Transitions(NamedTuple):

@@ -48,18 +48,9 @@ def step(
     optimizer: torch.optim.Optimizer,
     loss: Tensor,
     clip: float,
-    clip_gradients: Callable[[list[nn.Parameter], float], Tensor] = nn.utils.clip_grad_norm_,
+    cut: Callable[[list[nn.Parameter], float], Tensor] = nn.utils.clip_grad_norm_,
 ) -> Tensor:
-    """One clipped gradient step.
-
-    Args:
-        optimizer: of the parameters.
-        loss: a scalar.
-        clip: norm to which the gradient is cut.
-        clip_gradients: cuts the gradients of these parameters to that norm and returns the norm before.
-
-    Returns:
-        The gradient's norm before clipping.
+    """One clipped gradient step; returns the gradient's norm before clipping, or what else ``cut`` returns.
 
     Raises:
         NonFiniteUpdate: instead of a step that would make the parameters NaN.
@@ -67,7 +58,7 @@ def step(
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    norm = clip_gradients(parameters, clip)
+    norm = cut(parameters, clip)
     if not torch.isfinite(norm):
         shapes = [tuple(p.shape) for p in parameters if not torch.isfinite(p).all()]
         weights = f", and weights of shape {shapes} are not finite" if shapes else ""

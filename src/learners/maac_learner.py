@@ -13,9 +13,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from typing_extensions import override
 
+from components.episode_buffer import EpisodeBatch
 from components.errors import UserError
-from controllers.maac_controller import MaacController
-from envs.base import EnvInfo
+from controllers.actor_controller import ActorController
+from envs.base import Array, EnvInfo
 from learners.actor_critic_learner import ActorCriticLearner, ActorCriticOptions, Transitions
 from modules.critics.attention_critic import Attended, AttentionCritic
 from modules.masked_policy import best, mask_logits
@@ -37,9 +38,11 @@ class MaacLearner(ActorCriticLearner):
         UserError: there is one agent, which has nobody to attend to.
     """
 
+    explains = True
+
     def __init__(
         self,
-        controller: MaacController,
+        controller: ActorController,
         info: EnvInfo,
         options: MaacOptions,
         rng: np.random.Generator,
@@ -49,7 +52,6 @@ class MaacLearner(ActorCriticLearner):
         if info.n_agents == 1:
             raise UserError("MAAC needs two agents or more: one agent has nobody to attend to")
         super().__init__(controller, info, options, rng, device, critic)
-        controller.attach(self.critic)
         self.alpha = 1.0 / options.reward_scale
         self.n_agents = info.n_agents
 
@@ -71,7 +73,11 @@ class MaacLearner(ActorCriticLearner):
         loss = (values - targets).square().mean(0).sum() + ATTENTION_PENALTY * squared_logits(attended)
         attention = attended.weights.detach()
         spread = -(attention * attention.clamp(min=1e-9).log()).sum(-1).mean()
-        return loss, {"q_taken_mean": values.detach().mean(), "target_mean": targets.mean(), "attention_entropy": spread}
+        return loss, {
+            "q_taken_mean": values.detach().mean(),
+            "target_mean": targets.mean(),
+            "attention_entropy": spread,
+        }
 
     @override
     def actor_losses(self, batch: Transitions, logits: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -84,6 +90,17 @@ class MaacLearner(ActorCriticLearner):
         entropy = -(log_pi.exp() * log_pi).sum(-1)
         living = batch.alive.sum().clamp(min=1)
         return losses, {"entropy": (entropy * batch.alive).sum() / living}
+
+    @torch.no_grad()
+    def explain(self, batch: EpisodeBatch) -> dict[str, Array]:
+        """``attention`` [B, T, N, N]: how much agent i's value heeds agent j, mean over heads; NaN for j = i."""
+        batch = batch.to(self.device)
+        shape = batch["avail_actions"].shape[:3]
+        alive = batch["agent_alive"] if "agent_alive" in batch else torch.ones(shape, dtype=torch.bool)
+        seen = (batch["obs"], batch["actions_onehot"], alive.to(self.device))
+        weights = self.critic(*(field.flatten(0, 1) for field in seen)).weights.mean(1)
+        weights = weights.masked_fill(~self.critic.others, torch.nan)
+        return {"attention": weights.unflatten(0, shape[:2]).cpu().numpy()}
 
     @override
     def clip_critic(self, parameters: Sequence[nn.Parameter], clip: float) -> Tensor:
