@@ -39,6 +39,7 @@ class MaacLearner(ActorCriticLearner):
     """
 
     explains = True
+    critic: AttentionCritic
 
     def __init__(
         self,

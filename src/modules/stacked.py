@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ class StackedLinear(nn.Module):
 def stacked_mlp(n_agents: int, sizes: Sequence[int], activation: Callable[[], nn.Module]) -> nn.Sequential:
     """[N, S, sizes[0]] -> [N, S, sizes[-1]]: layers of these sizes with the activation between them."""
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+    for inputs, outputs in pairwise(sizes):
         layers += [StackedLinear(n_agents, inputs, outputs), activation()]
     return nn.Sequential(*layers[:-1])
 

@@ -61,6 +61,8 @@ class AttentionCritic(nn.Module):
         attention_heads: K.
     """
 
+    others: Tensor
+
     def __init__(
         self, n_agents: int, obs_dim: int, n_actions: int, critic_hidden_dim: int, attention_heads: int
     ) -> None:
