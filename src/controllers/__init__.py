@@ -20,3 +20,4 @@ REGISTRY.add(
     "controllers.policy_controller:SeparatePolicyController",
     "controllers.basic_controller:InputOptions",
 )
+REGISTRY.add("actor_mac", "controllers.actor_controller:ActorController")

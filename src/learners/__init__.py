@@ -12,3 +12,7 @@ REGISTRY.add(
 )
 REGISTRY.add("ppo_learner", "learners.ppo_learner:PpoLearner", "learners.ppo_learner:PpoOptions")
 REGISTRY.add("seac_learner", "learners.seac_learner:SeacLearner", "learners.seac_learner:SeacOptions")
+REGISTRY.add(
+    "maddpg_learner", "learners.maddpg_learner:MaddpgLearner", "learners.actor_critic_learner:ActorCriticOptions"
+)
+REGISTRY.add("maac_learner", "learners.maac_learner:MaacLearner", "learners.maac_learner:MaacOptions")

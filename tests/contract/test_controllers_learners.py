@@ -149,8 +149,9 @@ def test_every_option_of_every_registered_part_is_described() -> None:
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("env", ENVS)
 def test_every_fitting_pair_of_files_starts(algorithm: str, env: str) -> None:
+    learner = load_config(algorithm, env).run.learner
     try:
-        parts = small_parts(algorithm, env)
+        parts = small_parts(algorithm, env, *EARLY.get(str(learner), ()))
     except UserError as error:
         if "needs" not in str(error) and "cannot be played" not in str(error):
             raise

@@ -23,7 +23,10 @@ _LPMARL = (
     "batch_size_high=16",
     "batch_size_low=16",
 )
+_ACTOR_CRITIC = ("warmup_episodes=4", "env_steps_per_update=40", "batch_size=32")
 EARLY = {
+    "maddpg_learner": _ACTOR_CRITIC,
+    "maac_learner": _ACTOR_CRITIC,
     "q_learner": ("batch_size=4", "episodes_per_update=4", "target_update_interval=10"),
     "ppo_learner": ("batch_size=4", "epochs=2", "minibatches=2"),
     "seac_learner": ("batch_size=40",),

@@ -5,6 +5,9 @@ from components.registry import Registry
 REGISTRY = Registry("agent")
 REGISTRY.add("mlp", "modules.agents.mlp_agent:MLPAgent", "modules.agents.mlp_agent:MLPOptions")
 REGISTRY.add("gru", "modules.agents.gru_agent:GRUAgent", "modules.agents.gru_agent:GRUOptions")
+REGISTRY.add(
+    "mlp_per_agent", "modules.agents.mlp_per_agent:MLPPerAgent", "modules.agents.mlp_per_agent:MLPPerAgentOptions"
+)
 REGISTRY.add("lpmarl", "modules.agents.lpmarl_agent:LpmarlAgent", "modules.agents.lpmarl_agent:LpmarlAgentOptions")
 REGISTRY.add(
     "dec_lpmarl",

@@ -16,3 +16,11 @@ class ValueAgent(nn.Module, ABC):
     @abstractmethod
     def forward(self, inputs: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """[B, T, N, F] and hidden state (None: the start) -> [B, T, N, A] and the hidden state after the last step."""
+
+
+class PolicyAgent(nn.Module, ABC):
+    """Action logits of N agents that share no weights, built with ``(n_agents, obs_dim, n_actions)``."""
+
+    @abstractmethod
+    def forward(self, obs: Tensor) -> Tensor:
+        """[S, N, O] -> [S, N, A]."""

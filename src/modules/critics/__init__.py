@@ -11,3 +11,13 @@ REGISTRY.add("gru", "modules.agents.gru_agent:GRUAgent", "modules.agents.gru_age
 REGISTRY.add(
     "separate_mlp", "modules.agents.separate_mlp_agent:SeparateMLPAgent", "modules.agents.mlp_agent:MLPOptions"
 )
+REGISTRY.add(
+    "joint_action",
+    "modules.critics.joint_action_critic:JointActionCritic",
+    "modules.critics.joint_action_critic:JointActionCriticOptions",
+)
+REGISTRY.add(
+    "attention",
+    "modules.critics.attention_critic:AttentionCritic",
+    "modules.critics.attention_critic:AttentionCriticOptions",
+)
