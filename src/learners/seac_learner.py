@@ -11,13 +11,13 @@ Shape legend: S transitions, N agents, A actions; in [N, S, N] the first agent l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import override
 
 from components.episode_buffer import EpisodeBatch, ReplayBuffer
@@ -31,6 +31,7 @@ from learners.on_policy import NewEpisodes, entropy_of, has_choice, parts_of
 from learners.returns import n_step_returns
 from modules.agents.separate_mlp_agent import SeparateMLPAgent
 from modules.orthogonal import orthogonal_
+from modules.stacked import clip_each_agent_
 
 
 class SeacOptions(Options):
@@ -111,7 +112,7 @@ class SeacLearner(Learner):
         for ids in parts_of(len(played.returns), self.options.batch_size, self._rng):
             chosen = ids.to(self.device)
             loss, metrics = self.loss(Transitions(*(field[chosen] for field in played)))
-            metrics["grad_norm"] = step(self.optimizer, loss, self.options.grad_norm_clip, clip_each_agent)
+            metrics["grad_norm"] = step(self.optimizer, loss, self.options.grad_norm_clip, clip_each_agent_)
             self.updates += 1
         return read_metrics(metrics)
 
@@ -180,14 +181,3 @@ class SeacLearner(Learner):
         self._new.load_state_dict(state["new"])
         load_rng_state(self._rng, state["rng"])
         self.updates = state["updates"]
-
-
-@torch.no_grad()
-def clip_each_agent(parameters: Iterable[nn.Parameter], clip: float) -> Tensor:
-    """Cuts the gradient of each agent's share [i] of the stacked parameters to a norm; returns the largest norm."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
-    scale = (clip / (norms + 1e-6)).clamp(max=1.0)
-    for gradient in gradients:
-        gradient.mul_(scale.view(-1, *[1] * (gradient.dim() - 1)))
-    return norms.max()

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from components.episode_buffer import EpisodeBatch
 from components.errors import UserError
 from envs.base import EnvInfo
-from learners.seac_learner import SeacLearner, Transitions, clip_each_agent
+from learners.seac_learner import SeacLearner, Transitions
+from modules.stacked import clip_each_agent_
 
 N = INFO.n_agents
 LENGTHS, ENDS = [7, 4, 1, 7], [False, True, True, True]
@@ -156,7 +157,7 @@ def test_every_agent_has_its_own_gradient_clip() -> None:
     for weight, gradient in zip(weights, given, strict=True):
         weight.grad = gradient.clone()
     norms = [torch.cat([g[i].flatten() for g in given]).norm() for i in range(3)]
-    assert float(clip_each_agent(weights, 0.5)) == pytest.approx(float(max(norms)), rel=1e-5)
+    assert float(clip_each_agent_(weights, 0.5)) == pytest.approx(float(max(norms)), rel=1e-5)
     for i in range(3):
         scale = min(1.0, 0.5 / float(norms[i]))
         for weight, gradient in zip(weights, given, strict=True):

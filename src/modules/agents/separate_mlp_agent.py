@@ -5,22 +5,9 @@ Shape legend: B episodes, T steps, S states, N agents, F inputs, A actions.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-
-class SeparateLinear(nn.Module):
-    """N linear layers: [N, rows, inputs] -> [N, rows, outputs]."""
-
-    def __init__(self, n_agents: int, inputs: int, outputs: int) -> None:
-        super().__init__()
-        bound = inputs**-0.5
-        self.weight = nn.Parameter(torch.empty(n_agents, inputs, outputs).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(n_agents, 1, outputs).uniform_(-bound, bound))
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Layer n on ``inputs[n]``."""
-        return torch.baddbmm(self.bias, inputs, self.weight)
+from modules.stacked import stacked_mlp
 
 
 class SeparateMLPAgent(nn.Module):
@@ -36,13 +23,7 @@ class SeparateMLPAgent(nn.Module):
     def __init__(self, n_agents: int, input_dim: int, n_actions: int, hidden_dim: int) -> None:
         super().__init__()
         self.n_agents = n_agents
-        self.layers = nn.Sequential(
-            SeparateLinear(n_agents, input_dim, hidden_dim),
-            nn.ReLU(),
-            SeparateLinear(n_agents, hidden_dim, hidden_dim),
-            nn.ReLU(),
-            SeparateLinear(n_agents, hidden_dim, n_actions),
-        )
+        self.layers = stacked_mlp(n_agents, [input_dim, hidden_dim, hidden_dim, n_actions], nn.ReLU)
 
     def forward(self, inputs: Tensor, hidden: Tensor | None) -> tuple[Tensor, None]:
         """[B, T, N, F] -> [B, T, N, A], network i on agent i's input; there is no hidden state."""
