@@ -17,7 +17,6 @@ from components.registry import Options
 from envs import REGISTRY
 from envs.base import Array, EnvInfo, MultiAgentEnv, StepResult, VectorEnv, check_fields
 
-
 # Seconds that a worker has to close its environments, which may be programs of their own.
 _CLOSING = 10.0
 

@@ -14,7 +14,7 @@ from support.worlds import OneWorld
 from components.episode_buffer import EpisodeBatch, episode_fields
 from controllers.base import Clock, Controller, Decision, numpy_rows
 from envs.base import TASK_FIELDS, derive_seeds
-from envs.navigation import ConstrainedNavigationOptions, Navigation
+from envs.navigation import ConstrainedNavigationOptions
 from envs.vector import SerialEnvs, WorkerEnvs, in_process, in_workers
 from runners.episode_runner import EpisodeRunner, ParallelRunnerOptions
 
