@@ -40,7 +40,7 @@ def run_experiment(config: Config) -> Path:
 
 
 def resume_experiment(folder: Path, config: Config, checkpoint: Checkpoint | None) -> Path:
-    """Continues the run in ``folder`` as if it had never stopped; returns ``folder``.
+    """Continues the run in ``folder`` as if it had never stopped (but see ``EnvInfo.external``); returns ``folder``.
 
     Args:
         folder: the run's folder.
@@ -57,6 +57,12 @@ def resume_experiment(folder: Path, config: Config, checkpoint: Checkpoint | Non
             saved = checkpoint.meta["config"]
             require_same(saved, redact(config.values), sorted(set(saved) & set(config.values)))
             parts.load_state_dict(checkpoint.state)
+            if parts.train.envs.info.external:
+                get_logger().warning(
+                    "a game of %s cannot be saved: the run goes on with new episodes, and does not end as if it had "
+                    "never stopped",
+                    config.run.env,
+                )
             position = Position(**checkpoint.state["position"])
             session = Session(config, parts, stop, position, checkpoint.state["session"])
         return _record(session, folder.parent, folder.name)
@@ -126,6 +132,7 @@ def _recorded(session: Session, sacred: Any, folder: Path) -> Path:
         **session.commit,
         "env_steps": session.position.env_steps,
         "updates": parts.learner.updates,
+        "dropped_episodes": session.position.dropped,
         "wall_seconds": round(wall, 3),
         "cpu_seconds": round(cpu, 3),
         "env_steps_per_second": round(session.position.env_steps / max(wall, 1e-9), 1),
@@ -158,12 +165,14 @@ def train(session: Session, sacred: Any) -> None:
             episodes = parts.train.collect(session.clock)
             position.env_steps += episodes.env_steps
             position.episodes += len(episodes.returns)
+            position.dropped += episodes.dropped
             parts.buffer.insert(episodes.batch)
             metrics = _update(session)
             if metrics and position.env_steps >= position.next_log:
                 position.next_log = position.env_steps + run.log_interval
                 played = mean_metrics({"return": episodes.returns, **episodes.metrics})
-                session.log({f"{name}_mean": value for name, value in played.items()} | metrics)
+                dropped = {"dropped_episodes": position.dropped} if position.dropped else {}
+                session.log({f"{name}_mean": value for name, value in played.items()} | metrics | dropped)
             if run.save_model_interval and position.env_steps >= position.next_save:
                 position.next_save += run.save_model_interval
                 session.save_model()

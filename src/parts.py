@@ -31,7 +31,7 @@ from runners.episode_runner import EpisodeRunner
 from utils.logging import get_logger
 
 TRAIN_SEEDS, TEST_SEEDS = 0, 1
-# Test episodes are played at most this many at a time.
+# Test episodes are played at most this many at a time, where environments cost no more than memory.
 TEST_BATCH = 250
 # Networks that a learner may take, by selector.
 MODULES = {"critic": CRITICS, "mixer": MIXERS}
@@ -102,7 +102,8 @@ def build(config: Config) -> Parts:
         )
     observed = tuple(dict.fromkeys((*controller.fields, *learner.fields)))
     fields = episode_fields(info, observed, learner.rewards, controller.extra_fields())
-    n_test = min(TEST_BATCH, run.test_nepisode or run.final_nepisode or 1)
+    at_once = run.batch_size_run if info.external else TEST_BATCH
+    n_test = min(at_once, run.test_nepisode or run.final_nepisode or 1)
     train = _make_envs(config, derive_seeds(run.seed, TRAIN_SEEDS, run.batch_size_run), observed)
     test = _make_envs(config, derive_seeds(run.seed, TEST_SEEDS, n_test), observed)
     buffer = ReplayBuffer(fields, run.buffer_size, info.episode_limit + 1, info.n_actions, stream(run.seed, "buffer"))

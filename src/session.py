@@ -34,6 +34,7 @@ class Position:
         next_log: the same of training metrics.
         next_save: the same of models.
         trained: whether training and its last evaluation are over.
+        dropped: episodes that were lost in training (``envs.base.DROPPED``).
     """
 
     env_steps: int
@@ -42,6 +43,7 @@ class Position:
     next_log: int
     next_save: int
     trained: bool = False
+    dropped: int = 0
 
 
 @dataclass

@@ -88,8 +88,7 @@ def evaluated(path: Path, overrides: Sequence[str], setting: Sequence[str], n_ep
         setting: those of them that become columns.
         n_episodes: how many are played.
     """
-    # One training environment: what is built beside the test environments is not used.
-    sizes = [f"final_nepisode={n_episodes}", "test_nepisode=0", "batch_size_run=1"]
+    sizes = [f"final_nepisode={n_episodes}", "test_nepisode=0"]
     trained = load_trained(path, [*overrides, *sizes])
     try:
         found = greedy_episodes(trained.parts.test, trained.clock, n_episodes)

@@ -69,6 +69,8 @@ class EnvInfo:
         state_shape: length of the global state.
         episode_limit: steps after which an episode is truncated.
         tasks: the task structure, or ``None`` for a flat environment.
+        external: each environment is a program of its own, whose state cannot be saved: tests start no more of them
+            than training, and a resumed run goes on with new episodes.
     """
 
     n_agents: int
@@ -77,6 +79,7 @@ class EnvInfo:
     state_shape: int
     episode_limit: int
     tasks: TaskInfo | None = None
+    external: bool = False
 
     def field_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of one environment's array per observed field."""

@@ -93,6 +93,7 @@ class StarCraft2(MultiAgentEnv):
                 half_width=CENTER / SIGHT,
                 costs=tuple(COSTS),
             ),
+            external=True,
         )
 
     @property
@@ -133,7 +134,7 @@ class StarCraft2(MultiAgentEnv):
 
     def _lose(self, lost: Exception) -> None:
         """Ends a lost game, or the run if that happens too often."""
-        self._game.abandon()
+        self._game.close()
         self.restarts += 1
         self._lost_since += 1
         self._lost_in_a_row += 1

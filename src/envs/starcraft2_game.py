@@ -34,6 +34,8 @@ _LOST = (
 )
 # Game loops that both sides may take to appear.
 _MOST_WAITS = 400
+# Seconds for a replay to be handed out.
+_REPLAY_TIMEOUT = 5.0
 _ORDER = attrgetter("unit_type", "pos.x", "pos.y")
 
 
@@ -136,21 +138,23 @@ class Game(StarCraft2Env):
         obs = super().get_obs_agent(agent_id)
         return np.delete(obs, -2) if self.obs_timestep_number else obs
 
-    def abandon(self) -> None:
-        """Ends a game that does not answer any more."""
-        if self._sc2_proc is not None and self._sc2_proc._proc is not None:
-            self._sc2_proc._proc.kill()
-        self.close()
+    def save_replay(self) -> None:
+        """SMAC's, from a game that may have stopped answering."""
+        self._controller._client._sock.settimeout(min(self._step_timeout, _REPLAY_TIMEOUT))
+        super().save_replay()
 
     def close(self) -> None:
-        """Ends the game's process and removes its temporary folder; also called at the interpreter's exit."""
+        """Ends the game's process and removes its temporary folder; also called at the interpreter's exit.
+
+        At once: a game that hangs would hold up whoever asks it to quit.
+        """
         game, self._sc2_proc, self._controller = self._sc2_proc, None, None
         if game is None:
             return
         process, folder = game._proc, game._tmp_dir
-        with contextlib.suppress(*_LOST):
-            game.close()
-        if process is not None and process.poll() is None:
+        if process is not None:
             process.kill()
             process.wait()
+        with contextlib.suppress(*_LOST):
+            game.close()
         shutil.rmtree(folder, ignore_errors=True)

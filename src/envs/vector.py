@@ -17,6 +17,9 @@ from components.registry import Options
 from envs import REGISTRY
 from envs.base import Array, EnvInfo, MultiAgentEnv, StepResult, VectorEnv, check_fields
 
+# Seconds that a worker has to close its environments, which may be programs of their own.
+_CLOSING = 10.0
+
 
 class SerialEnvs(VectorEnv):
     """B single environments stepped one after the other.
@@ -175,7 +178,7 @@ class WorkerEnvs(VectorEnv):
         for pipe in self._pipes:
             pipe.close()
         for worker in self._workers:
-            worker.join(timeout=5)
+            worker.join(timeout=_CLOSING)
             worker.kill()
             worker.join()
 
@@ -218,16 +221,16 @@ def _serve(pipe: Connection, make: Callable[[Sequence[int]], VectorEnv], seeds: 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        envs = make(seeds)
-        pipe.send(envs.info)
-        while True:
-            what, args = pipe.recv()
-            answer = getattr(envs, what)(*args)
-            if what in ("reset", "load_state_dict"):
-                answer = envs.observation
-            elif what == "step":
-                answer = (envs.observation, answer)
-            pipe.send(answer)
+        with contextlib.closing(make(seeds)) as envs:
+            pipe.send(envs.info)
+            while True:
+                what, args = pipe.recv()
+                answer = getattr(envs, what)(*args)
+                if what in ("reset", "load_state_dict"):
+                    answer = envs.observation
+                elif what == "step":
+                    answer = (envs.observation, answer)
+                pipe.send(answer)
     except (EOFError, BrokenPipeError, ConnectionResetError):  # the parent closed the pipe, or was killed
         return
     except Exception as error:

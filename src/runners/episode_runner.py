@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,12 +36,14 @@ class Episodes:
         env_steps: steps played in all of them.
         returns: [B] undiscounted sums of the flat reward.
         metrics: [B] per metric of the environment, NaN where it does not apply.
+        dropped: episodes that an environment dropped.
     """
 
     batch: EpisodeBatch
     env_steps: int
     returns: NDArray[np.float64]
     metrics: dict[str, NDArray[np.float64]]
+    dropped: int = 0
 
 
 class EpisodeRunner:
@@ -67,10 +69,12 @@ class EpisodeRunner:
             clock: drives exploration schedules.
             test_mode: act greedily, without exploration.
         """
+        dropped = 0
         while True:
             episodes = self._play(clock, test_mode)
+            dropped += episodes.dropped
             if len(episodes.returns):
-                return episodes
+                return replace(episodes, dropped=dropped)
 
     def _play(self, clock: Clock, test_mode: bool) -> Episodes:
         envs, info = self.envs, self.envs.info
@@ -108,6 +112,7 @@ class EpisodeRunner:
             env_steps=int(lengths.sum()),
             returns=batch["reward"].numpy().sum((1, 2), dtype=np.float64),
             metrics={"ep_length": lengths.double().numpy(), **metrics},
+            dropped=int((~kept).sum()),
         )
 
     def _record_observation(self, arrays: dict[str, NDArray[Any]], t: int, rows: Rows) -> None:

@@ -64,7 +64,8 @@ def record_panel(envs: VectorEnv, controller: Controller, clock: Clock, about: M
     """
     info = envs.info
     tasks = task_structure(info)
-    fields = episode_fields(info, envs.observation, TASK_REWARDS, controller.extra_fields())
+    # Not by envs.observation: single environments have observed nothing before their first episode.
+    fields = episode_fields(info, replay_fields(info, controller), TASK_REWARDS, controller.extra_fields())
     played = EpisodeRunner(envs, controller, fields).collect(clock, test_mode=True)
     arrays = {name: tensor.numpy() for name, tensor in played.batch.data.items()}
     explained = controller.explain(played.batch) if info.n_agents * tasks.n_tasks <= MATRIX_PAIRS else {}

@@ -1,17 +1,19 @@
 """The ``sc2`` environment and unmodified smac and pysc2 against the stand-in game; needs tests/sc2/requirements.txt."""
 
+import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
 from support import sc2_game
+from support.sc2_processes import check_nothing_is_left, games, install, require_packages, strike
 
 from components.errors import RunFailed
 from envs.base import DROPPED, derive_seeds
@@ -21,42 +23,17 @@ from envs.skirmish_maps import load_map
 from envs.skirmish_world import expand
 from envs.starcraft2 import StarCraft2, _volley_damage
 from envs.starcraft2_options import Sc2Options
-from envs.vector import SerialEnvs
+from envs.vector import SerialEnvs, in_process, in_workers
+from runners.episode_runner import ParallelRunnerOptions
 
 pytestmark = pytest.mark.sc2
-REASON = "needs smac and pysc2: tests/sc2/requirements.txt says how"
-pytest.importorskip("pysc2", reason=REASON)
-pytest.importorskip("smac.env", reason=REASON)
-pytest.importorskip("websockets", reason=REASON)
+require_packages()
+portpicker = pytest.importorskip("portpicker")
 
 # A game that hangs is noticed after this many seconds.
 PATIENCE = 1.0
 # Mean return of random play in `skirmish` over 20 episodes has a standard error of about a tenth.
 RETURNS = {"3m": 1.9, "8m": 2.2, "2m_vs_1z": 1.4, "3s_vs_5z": 3.6, "2s3z": 5.0}
-
-
-def install(folder, monkeypatch):
-    """Installs the stand-in, healthy, and a folder for its temporary files."""
-    monkeypatch.setenv("SC2PATH", str(folder / "game"))
-    monkeypatch.setenv("TMPDIR", str(folder / "temp"))
-    monkeypatch.setattr("tempfile.tempdir", None)
-    for fault in sc2_game.FAULTS:
-        monkeypatch.delenv(fault, raising=False)
-    (folder / "temp").mkdir()
-    sc2_game.install(folder / "game")
-
-
-def check_nothing_is_left(folder):
-    assert games(folder) == []
-    assert not list((folder / "temp").glob("sc-*"))
-
-
-@pytest.fixture(autouse=True)
-def game(tmp_path, monkeypatch):
-    """The stand-in is installed, and no process of it is left afterwards."""
-    install(tmp_path, monkeypatch)
-    yield tmp_path
-    check_nothing_is_left(tmp_path)
 
 
 @pytest.fixture(scope="module", params=["3m", "2m_vs_1z", "2s3z", "3s_vs_5z"])
@@ -72,35 +49,6 @@ def shared(request, tmp_path_factory):
     env.close()
     assert (env.restarts, len(env.game_seeds), running) == (0, 1, [pid])
     check_nothing_is_left(folder)
-
-
-def games(folder):
-    """Processes that run the stand-in of this test: pysc2 gives them the game's folder as an argument."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (path / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if f"{folder / 'game'}".encode() in words and b"-dataDir" in words and state_of(path.name) not in ("Z", ""):
-            found.append(int(path.name))
-    return found
-
-
-def state_of(pid):
-    """The letter of /proc: S sleeps, T is stopped, Z is dead; empty when there is no such process."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
-
-
-def strike(pid, what):
-    """Sends a signal, and waits until it has come through."""
-    os.kill(pid, what)
-    deadline = time.monotonic() + 5
-    while state_of(pid) not in ("T", "Z", "") and time.monotonic() < deadline:
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -350,6 +298,25 @@ def test_it_gives_up(make, monkeypatch, fault, start_timeout):
     assert len(env.game_seeds) == 2
 
 
+def test_a_port_that_another_program_has_taken(make, monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        ports = [taken.getsockname()[1], portpicker.pick_unused_port()]
+        monkeypatch.setattr("portpicker.pick_unused_port", lambda: ports.pop(0))
+        env = make("3m")
+        assert play(env, np.random.default_rng(0))[2]
+    assert env.restarts == 1
+
+
+def test_a_full_disk_is_told(make, monkeypatch):
+    def refuse(*_args, **_options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    with pytest.raises(RunFailed, match=r"lost 2 times in a row .* No space left on device"):
+        make("3m", max_restarts=1).reset()
+
+
 def play_on(env, faults, rng, folder):
     """Strikes the game in some step of an episode, once with each signal, and plays a whole episode after each."""
     for fault in faults:
@@ -380,6 +347,20 @@ def test_killed_and_hung_twenty_times(make, game):
     assert [env.restarts for env in envs] == [5] * 4
     assert len({seed for env in envs for seed in env.game_seeds}) == 24
     assert sorted(games(game)) == sorted(env.pid for env in envs)
+
+
+@pytest.mark.parametrize("where", [in_process, in_workers])
+def test_games_that_hang_hold_up_nobody_who_closes_them(game, where):
+    # Two in each worker, and an answer may be waited for longer than a worker is.
+    options = Sc2Options(step_timeout=60, save_replays=where is in_process, replay_dir=str(game / "replays"))
+    envs = where("sc2", options, [1, 2], ["obs"], ParallelRunnerOptions(n_workers=1))
+    envs.reset()
+    assert len(games(game)) == 2
+    for pid in games(game):
+        strike(pid, signal.SIGSTOP)
+    start = time.monotonic()
+    envs.close()
+    assert time.monotonic() - start < (25 if options.save_replays else 10)
 
 
 def test_seeds_are_derived_and_go_on_after_a_resume(make):
@@ -429,8 +410,11 @@ def test_no_game_outlives_its_trainer(game):
     folder.rmdir()
 
 
-def test_a_replay_of_each_game(make, game):
-    env = make("3m", save_replays=True, replay_dir=str(game / "replays"), replay_prefix="mine")
-    play(env, np.random.default_rng(0))
-    env.close()
+@pytest.mark.parametrize("where", [in_process, in_workers])
+def test_a_replay_of_each_game(game, where):
+    options = Sc2Options(save_replays=True, replay_dir=str(game / "replays"), replay_prefix="mine")
+    envs = where("sc2", options, [1], ["avail_actions"], ParallelRunnerOptions(n_workers=1))
+    envs.reset()
+    envs.step(envs.observation["avail_actions"].argmax(-1), np.ones(1, np.bool_))
+    envs.close()
     assert [path.name.startswith("mine") for path in (game / "replays").rglob("*.SC2Replay")] == [True]

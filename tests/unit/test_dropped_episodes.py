@@ -69,6 +69,7 @@ def test_the_others_go_on_and_the_lost_one_is_left_out():
     assert episodes.metrics["number"].tolist() == [0, 2]
     assert episodes.returns.tolist() == [LIMIT, LIMIT]
     assert episodes.env_steps == 2 * LIMIT
+    assert episodes.dropped == 1
     assert torch.equal(episodes.batch["state"][:, 0, 0], torch.tensor([0.0, 200.0]))
     assert episodes.batch.lengths().tolist() == [LIMIT, LIMIT]
 
@@ -76,8 +77,10 @@ def test_the_others_go_on_and_the_lost_one_is_left_out():
 def test_where_all_are_lost_others_are_played():
     episodes = runner({0, 1}, {0}).collect(Clock(0, 0, 1))
     assert episodes.batch["state"][:, 0, 0].tolist() == [110.0]
+    assert episodes.dropped == 3
 
 
 @pytest.mark.parametrize("dies_in", [(set(), set()), ({5}, {6})])
 def test_where_none_is_lost_nothing_changes(dies_in):
-    assert runner(*dies_in).collect(Clock(0, 0, 1)).batch.batch_size == 2
+    episodes = runner(*dies_in).collect(Clock(0, 0, 1))
+    assert (episodes.batch.batch_size, episodes.dropped) == (2, 0)

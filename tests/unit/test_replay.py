@@ -14,6 +14,7 @@ import torch
 from support.replays import played, small_config, two_policies
 from support.small_runs import fingerprint
 from support.task_states import episode_of, random_state, small_controller, task_info
+from support.worlds import OneWorld
 
 from commands.replay import main
 from components.checkpoint import save_checkpoint
@@ -22,7 +23,7 @@ from components.errors import UserError
 from components.global_random import global_rng_state
 from controllers.base import Clock
 from envs.base import derive_seeds
-from envs.vector import in_process
+from envs.vector import SerialEnvs, in_process
 from modules.assignment import make_problem, solve
 from parts import Parts, build
 from replays import REPLAY_SEEDS, write_replay
@@ -179,6 +180,16 @@ def test_a_policy_without_tasks_is_recorded_too() -> None:
     assert all(episode["decisions"] == [] and "assign" not in episode for episode in panel["episodes"])
     assert panel["task_radius"] == 0.2
     assert panel["agent_radius"] == 0.05
+
+
+def test_single_environments_are_recorded_like_batched_ones(
+    panels: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def single(_name: str, options: Any, seeds: list[int], fields: tuple[str, ...]) -> SerialEnvs:
+        return SerialEnvs([OneWorld(options, seed) for seed in seeds], seeds, fields)
+
+    monkeypatch.setattr("replays.in_process", single)
+    assert played(small_config("high_policy=lp"), 6) == panels[0]
 
 
 def test_an_environment_without_tasks_has_nothing_to_draw() -> None:

@@ -1,5 +1,8 @@
 """What ``sc2`` says when something is missing; with stand-ins for packages and game, so that neither is needed."""
 
+import os
+import resource
+import subprocess
 import sys
 import time
 
@@ -162,3 +165,22 @@ def test_no_map(installed):
 def test_grids_and_broken_moves():
     with pytest.raises(ValueError, match="whole number"):
         Sc2Options(obs_pathing_grid=True, move_amount=1.5)
+
+
+@pytest.mark.parametrize("runner", [["runner=episode"], ["runner=parallel", "n_workers=8"]])
+def test_the_command_says_it_within_seconds_and_starts_nothing(tmp_path, runner):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    found = subprocess.run(
+        [sys.executable, "src/main.py", "--config=lpmarl", "--env-config=sc2", "with", *runner],
+        cwd=sc2_game.ROOT,
+        env=os.environ | {"SC2PATH": str(tmp_path / "nowhere")},
+        capture_output=True,
+        text=True,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert found.returncode == 2
+    assert "error: StarCraft II cannot be played: " in found.stderr
+    assert "--env-config=skirmish" in found.stderr
+    assert "Traceback" not in found.stderr
+    # Of the processor, which is not the clock's on a busy machine.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 10

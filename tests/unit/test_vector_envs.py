@@ -9,11 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.worker_envs import dying, two_step_games, unbuildable
+from support.worlds import OneWorld
 
 from components.episode_buffer import EpisodeBatch, episode_fields
 from controllers.base import Clock, Controller, Decision, numpy_rows
-from envs.base import TASK_FIELDS, MultiAgentEnv, derive_seeds
-from envs.navigation import ConstrainedNavigationOptions, Navigation
+from envs.base import TASK_FIELDS, derive_seeds
+from envs.navigation import ConstrainedNavigationOptions
 from envs.vector import SerialEnvs, WorkerEnvs, in_process, in_workers
 from runners.episode_runner import EpisodeRunner, ParallelRunnerOptions
 
@@ -21,35 +22,6 @@ FIELDS = ("obs", "state", "avail_actions", *TASK_FIELDS)
 # Large discs, so that some episodes end early and environments wait for each other.
 OPTIONS = ConstrainedNavigationOptions(episode_limit=12, occupancy_radius=0.9, n_agents=3, n_landmarks=2)
 SEEDS = derive_seeds(5, 0, 5)
-
-
-class OneWorld(MultiAgentEnv):
-    """A navigation world as a single environment."""
-
-    def __init__(self, seed):
-        self.world = Navigation(OPTIONS, [seed], FIELDS)
-        self.info = self.world.info
-
-    def first(self, arrays):
-        return {name: value[0].copy() for name, value in arrays.items()}
-
-    def reset(self):
-        self.world.reset()
-        return self.first(self.world.observation)
-
-    def step(self, actions):
-        result = self.world.step(actions[None], np.ones(1, np.bool_))
-        ended = bool(result.terminated[0]), bool(result.truncated[0])
-        return self.first(self.world.observation), float(result.reward[0]), *ended, self.first(result.extras)
-
-    def episode_metrics(self):
-        return {name: float(value[0]) for name, value in self.world.episode_metrics().items()}
-
-    def state_dict(self):
-        return self.world.state_dict()
-
-    def load_state_dict(self, state):
-        self.world.load_state_dict(state)
 
 
 class ByObservation(Controller):
@@ -69,7 +41,7 @@ class ByObservation(Controller):
 
 
 def serial():
-    return SerialEnvs([OneWorld(seed) for seed in SEEDS], SEEDS, FIELDS)
+    return SerialEnvs([OneWorld(OPTIONS, seed) for seed in SEEDS], SEEDS, FIELDS)
 
 
 def batched():
@@ -191,7 +163,7 @@ def test_a_state_from_before_the_first_episode_can_be_loaded():
 
 def test_missing_fields_are_refused():
     with pytest.raises(KeyError, match="does not observe smell; it observes obs"):
-        SerialEnvs([OneWorld(1)], [1], ("smell",))
+        SerialEnvs([OneWorld(OPTIONS, 1)], [1], ("smell",))
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 5), st.integers(1, 300))
