@@ -40,7 +40,9 @@ def test_a_resume_says_once_that_it_is_not_exact(tmp_path: Path, capsys: pytest.
 
 @pytest.mark.parametrize("env", ["sc2", "sc2_sparse"])
 @pytest.mark.parametrize("algorithm", algorithm_names())
-def test_no_algorithm_starts_more_games_than_processes_play(algorithm: str, env: str) -> None:
+def test_no_algorithm_starts_more_games_than_a_machine_holds(algorithm: str, env: str) -> None:
     config = load_config(algorithm, env)
     assert config.run.runner == "parallel"
-    assert config.run.batch_size_run == config.values["n_workers"] == 8
+    assert config.values["n_workers"] == 8
+    # Eight are the environment's; the official settings of some baselines have a number of their own.
+    assert config.run.batch_size_run == 8 or (algorithm.endswith("_official") and config.run.batch_size_run <= 12)
