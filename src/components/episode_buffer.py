@@ -186,7 +186,15 @@ class ReplayBuffer:
 
     def sample(self, count: int) -> EpisodeBatch:
         """``count`` episodes, uniform without replacement, cut to the longest of them. Copies."""
-        ids = self.sample_ids(count)
+        return self._batch(self.sample_ids(count))
+
+    def newest(self, count: int) -> EpisodeBatch:
+        """The last ``count`` episodes, or all there are, the oldest first, cut to the longest of them. Copies."""
+        count = min(count, self._size)
+        self.drawn = (self._next - count + np.arange(count)) % self.capacity
+        return self._batch(torch.from_numpy(self.drawn))
+
+    def _batch(self, ids: Tensor) -> EpisodeBatch:
         length = int(self.lengths(ids).max()) + 1
         data = {name: stored[:, :length].index_select(0, ids) for name, stored in self._storage.data.items()}
         return EpisodeBatch(data, self._storage.n_actions)

@@ -12,3 +12,4 @@ REGISTRY.add(
     "controllers.dec_lpmarl_controller:DecLpmarlController",
     "controllers.dec_lpmarl_controller:DecLpmarlOptions",
 )
+REGISTRY.add("hsd_mac", "controllers.hsd_controller:HsdController", "controllers.hsd_controller:HsdOptions")

@@ -10,3 +10,4 @@ REGISTRY.add(
     "learners.dec_lpmarl_learner:DecLpmarlLearner",
     "learners.dec_lpmarl_learner:DecLpmarlLearnerOptions",
 )
+REGISTRY.add("hsd_learner", "learners.hsd_learner:HsdLearner", "learners.hsd_learner:HsdLearnerOptions")

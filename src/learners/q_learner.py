@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from typing_extensions import override
 
-from components.episode_buffer import EpisodeBatch, ReplayBuffer, one_hot
+from components.episode_buffer import EpisodeBatch, ReplayBuffer
 from components.registry import Options
 from components.schedules import UpdateSchedule
 from controllers.base import Array, Clock
@@ -23,9 +23,7 @@ from controllers.basic_controller import BasicController
 from envs.base import EnvInfo
 from learners.base import Learner, Metrics, adam, blend_target, read_metrics, step
 from learners.returns import td_lambda_targets
-from modules.mixers.base import Mixer
-
-UNAVAILABLE = -1e7
+from modules.mixers.base import UNAVAILABLE, Mixer, mix
 
 
 class QLearnerOptions(Options):
@@ -130,19 +128,16 @@ class QLearner(Learner):
         """Target values [B, T-1, N, A] at the next step, and the best available actions [B, T-1, N, 1] there."""
         next_targets = self.controller.unroll(batch, self.targets["agent"])[:, 1:]
         judge = values[:, 1:] if self.options.double_q else next_targets
-        return next_targets, _available(judge, batch["avail_actions"][:, 1:]).argmax(-1, keepdim=True)
+        unavailable = batch["avail_actions"][:, 1:] == 0
+        return next_targets, judge.masked_fill(unavailable, UNAVAILABLE).argmax(-1, keepdim=True)
 
     def _mix(self, nets: nn.ModuleDict, values: Tensor, actions: Tensor, batch: EpisodeBatch, steps: slice) -> Tensor:
-        """Values [B, T, N, A] and actions [B, T, N, 1] -> Q_tot [B, T, 1]; without a mixer each agent's own [B, T, N]."""
-        taken = values.gather(-1, actions).squeeze(-1)
+        """Values [B, T, N, A], actions [B, T, N, 1] -> Q_tot [B, T, 1]; without a mixer each agent's own [B, T, N]."""
         if "mixer" not in nets:
-            return taken
+            return values.gather(-1, actions).squeeze(-1)
         mixer: Any = nets["mixer"]
         states = batch["state"][:, steps] if self.mixes_state else None
-        if not mixer.uses_actions:
-            return mixer(taken, states)
-        best = _available(values, batch["avail_actions"][:, steps]).max(-1).values
-        return mixer(taken, states, best, one_hot(actions, values.shape[-1]))
+        return mix(mixer, values, actions, states, batch["avail_actions"][:, steps])
 
     @override
     def explain(self, batch: EpisodeBatch) -> dict[str, Array]:
@@ -174,8 +169,3 @@ class QLearner(Learner):
         self._rhythm.load_state_dict(state["rhythm"])
         self._last_target_update = state["last_target_update"]
         self.updates = state["updates"]
-
-
-def _available(values: Tensor, avail: Tensor) -> Tensor:
-    """The values with those of unavailable actions out of reach of a maximum."""
-    return values.masked_fill(avail == 0, UNAVAILABLE)

@@ -11,3 +11,4 @@ REGISTRY.add(
     "modules.agents.dec_lpmarl_agent:DecLpmarlAgent",
     "modules.agents.dec_lpmarl_agent:DecLpmarlAgentOptions",
 )
+REGISTRY.add("hsd", "modules.agents.hsd_agent:HsdAgent", "modules.agents.hsd_agent:HsdAgentOptions")

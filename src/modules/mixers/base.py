@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
+
+from components.episode_buffer import one_hot
+
+UNAVAILABLE = -1e7
 
 
 class Mixer(nn.Module):
@@ -16,3 +20,22 @@ class Mixer(nn.Module):
     # Whether states must be given; otherwise they may be ``None``.
     uses_state: bool
     uses_actions: bool = False
+
+
+def mix(mixer: Mixer, values: Tensor, actions: Tensor, states: Tensor | None, avail: Tensor) -> Tensor:
+    """Q_tot [..., 1] of a joint action.
+
+    Args:
+        mixer: any.
+        values: [..., N, A] of all actions.
+        actions: [..., N, 1] the actions taken.
+        states: [..., S], or ``None`` where the mixer uses none.
+        avail: [..., N, A] 0 where an action is unavailable.
+    """
+    taken = values.gather(-1, actions).squeeze(-1)
+    if mixer.uses_actions:
+        best = values.masked_fill(avail == 0, UNAVAILABLE).max(-1).values
+        total: Tensor = mixer(taken, states, best, one_hot(actions, values.shape[-1]))
+    else:
+        total = mixer(taken, states)
+    return total

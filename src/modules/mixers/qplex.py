@@ -1,4 +1,4 @@
-"""QPLEX (Wang et al. 2021, arXiv 2008.01062): a duplex dueling mixer, which can represent any value with the IGM property.
+"""QPLEX (Wang et al. 2021, arXiv 2008.01062): a duplex dueling mixer, complete for values with the IGM property.
 
 IGM: the joint action that is best for the team is made of the actions that are best for each agent.
 """
@@ -76,7 +76,7 @@ class QPlexMixer(Mixer):
         return (weight * values + self.bias(states) + dueling).sum(-1, keepdim=True)
 
     def importance(self, states: Tensor, actions: Tensor) -> Tensor:
-        """lambda [..., N] > 0 of clipped states [..., S] and one-hot actions [..., N, A]."""
+        """Importance lambda [..., N] > 0 of clipped states [..., S] and one-hot actions [..., N, A]."""
         key = self.key(states).abs() + LEAST
         together = self.actions(torch.cat([states, actions.flatten(-2)], -1))
         return (key * self.agents(states).sigmoid() * together.sigmoid()).sum(-2)
