@@ -1,4 +1,4 @@
-"""One value network shared by all agents, epsilon-greedy: the controller of IQL, VDN and QMIX."""
+"""One value network shared by all agents, epsilon-greedy: the controller of IQL, VDN, QMIX and QPLEX."""
 
 from __future__ import annotations
 
