@@ -25,7 +25,13 @@ _LPMARL = (
 )
 EARLY = {
     "q_learner": ("batch_size=4", "episodes_per_update=4", "target_update_interval=10"),
-    "hsd_learner": ("batch_size=4", "episodes_per_update=4", "decoder_episodes=4", "segment_length=4", "decoder_skip=2"),
+    "hsd_learner": (
+        "batch_size=4",
+        "episodes_per_update=4",
+        "decoder_episodes=4",
+        "segment_length=4",
+        "decoder_skip=2",
+    ),
     "lpmarl_learner": _LPMARL,
     "dec_lpmarl_learner": (*_LPMARL, "batch_size_imitation=16"),
 }
