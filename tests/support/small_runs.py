@@ -14,7 +14,7 @@ from controllers.base import Clock
 from learners.base import Metrics
 from parts import Parts, build
 
-SMALL = ("batch_size_run=4", "buffer_size=64", "test_nepisode=4", "final_nepisode=4", "t_max=100000")
+SMALL = ("batch_size_run=4", "buffer_size=128", "test_nepisode=4", "final_nepisode=4", "t_max=100000")
 # Makes every shipped algorithm update in its first rounds.
 _LPMARL = (
     "warmup_episodes=4",
