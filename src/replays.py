@@ -51,7 +51,9 @@ def panel(
     """
     run = config.run
     probe = in_process(run.env, config.parts["env"], [0], ())
-    knowing = [controller, learner] if learner is not None and learner.explains else [controller]
+    knowing: list[Controller | Learner] = (
+        [controller, learner] if learner is not None and learner.explains else [controller]
+    )
     fields = replay_fields(probe.info, [name for part in knowing for name in part.fields])
     probe.close()
     envs = in_process(run.env, config.parts["env"], derive_seeds(run.seed, REPLAY_SEEDS, n_episodes), fields)

@@ -124,10 +124,10 @@ def test_qmix_cannot_represent_the_climbing_game_either() -> None:
 
 
 def test_qplex_fits_what_is_not_monotonic() -> None:
-    parts = game("qplex", "matrix_game", payoff_option(CROSSED), "batch_size=9", "episodes_per_update=1")
+    parts = game("qplex", "matrix_game", payoff_option(CROSSED), "batch_size=9", "episodes_per_update=1", "lr=1e-3")
     envs = one_step_envs(CROSSED)
-    learn_balanced(parts, envs, 800)
-    assert joint_values(parts, observed_after(envs, None)).numpy() == pytest.approx(CROSSED, abs=0.5)
+    learn_balanced(parts, envs, 600)
+    assert joint_values(parts, observed_after(envs, None)).numpy() == pytest.approx(CROSSED, abs=0.05)
     assert greedy_return(parts) == 10.0
 
 
