@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from support.replays import played, small_config
 from support.small_runs import play, small_parts, start_clock
 from torch import Tensor
 
+import experiment
 from components.episode_buffer import EpisodeBatch
 from components.errors import UserError
 from controllers.base import Clock
@@ -220,6 +222,20 @@ def test_alpha_falls_after_each_successful_evaluation_to_its_floor() -> None:
     other = hsd()
     other.load_state_dict(built.state_dict())
     assert other.alpha == built.alpha
+
+
+def test_the_training_loop_tells_the_learner_of_its_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = hsd()
+    monkeypatch.setattr(experiment, "_evaluate", lambda session, count: {"success": 0.9, "return": 1.0})
+    session: Any = SimpleNamespace(
+        config=SimpleNamespace(run=SimpleNamespace(test_nepisode=5)),
+        watch=SimpleNamespace(process=0.0, wall=0.0),
+        position=SimpleNamespace(episodes=3),
+        parts=SimpleNamespace(learner=built),
+        log=lambda values: None,
+    )
+    assert experiment._test(session) == {"success": 0.9, "return": 1.0}
+    assert built.alpha == 0.95
 
 
 def test_the_decoder_sees_every_episode_once() -> None:
