@@ -190,6 +190,7 @@ def _test(session: Session) -> dict[str, float]:
     watch = session.watch
     spent = {"cpu_seconds": watch.process, "wall_seconds": watch.wall, "episode": float(session.position.episodes)}
     session.log({f"test_{name}_mean": value for name, value in found.items()} | spent)
+    session.parts.learner.after_test(found)
     return {name: found[name] for name in ("success", "return") if name in found}
 
 

@@ -13,6 +13,7 @@ from components.global_random import global_rng_state, load_global_rng_state
 from controllers.base import Clock, Controller
 from envs.base import derive_seeds
 from envs.vector import in_process
+from learners.base import Learner
 from parts import Parts, build
 from reports.replay_page import PAGE, write_replay_page
 from runners.replay import record_panel, replay_fields
@@ -25,7 +26,12 @@ SMALL = ("runner=episode", "batch_size_run=1", "test_nepisode=1")
 
 
 def panel(
-    config: Config, controller: Controller, clock: Clock, n_episodes: int, named: Sequence[str]
+    config: Config,
+    controller: Controller,
+    clock: Clock,
+    n_episodes: int,
+    named: Sequence[str],
+    learner: Learner | None = None,
 ) -> dict[str, Any]:
     """Greedy episodes of a controller on the page's form.
 
@@ -38,13 +44,17 @@ def panel(
         clock: how far its training was.
         n_episodes: how many episodes, each in an environment of its own.
         named: keys of the options that the title shows.
+        learner: with the networks of training, where it knows more than the controller.
 
     Raises:
         UserError: the environment has no tasks.
     """
     run = config.run
     probe = in_process(run.env, config.parts["env"], [0], ())
-    fields = replay_fields(probe.info, controller)
+    knowing: list[Controller | Learner] = (
+        [controller, learner] if learner is not None and learner.explains else [controller]
+    )
+    fields = replay_fields(probe.info, knowing)
     probe.close()
     envs = in_process(run.env, config.parts["env"], derive_seeds(run.seed, REPLAY_SEEDS, n_episodes), fields)
     shown = [str(config.values[key]) for key in named if key in config.values]
@@ -58,7 +68,7 @@ def panel(
         "seed": run.seed,
     }
     try:
-        return record_panel(envs, controller, clock, about)
+        return record_panel(envs, controller, clock, about, knowing)
     finally:
         envs.close()
 
@@ -92,7 +102,7 @@ def write_replay(run_folder: Path, parts: Parts, clock: Clock, config: Config) -
     try:
         own = copy.deepcopy(parts.controller)
         named = tuple(own.reference)
-        panels = [panel(config, own, clock, count, named)]
+        panels = [panel(config, own, clock, count, named, parts.learner)]
         overrides = other_overrides(config, own)
         if overrides:
             panels.append(_reference_panel(config, parts.controller, clock, count, overrides))

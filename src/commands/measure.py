@@ -144,7 +144,7 @@ def _play(path: Path, overrides: Sequence[str], count: int) -> tuple[Trained, Ep
     trained.parts.close()
     info = trained.parts.test.envs.info
     costs = info.tasks.costs if info.tasks else ()
-    fields = tuple(dict.fromkeys((*replay_fields(info, controller), *costs)))
+    fields = tuple(dict.fromkeys((*replay_fields(info, [controller]), *costs)))
     envs = in_process(config.run.env, config.parts["env"], derive_seeds(config.run.seed, TEST_SEEDS, count), fields)
     try:
         runner = EpisodeRunner(envs, controller, episode_fields(info, fields, (), controller.extra_fields()))

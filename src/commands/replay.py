@@ -10,7 +10,7 @@ from typing import Any
 
 from commands.arguments import Parser, split_overrides
 from commands.trained import Trained, load_trained
-from components.checkpoint import MANIFEST
+from components.checkpoint import MANIFEST, load_into
 from components.errors import UserError
 from replays import SMALL, other_overrides, panel
 from reports.embedding import require_replaceable
@@ -88,11 +88,14 @@ def _panels(given: Namespace, overrides: list[str], stack: ExitStack) -> list[di
 def _load(path: Path, overrides: Sequence[str], stack: ExitStack) -> Trained:
     trained = load_trained(path, [*SMALL, *overrides])
     stack.callback(trained.parts.close)
+    if trained.parts.learner.explains:
+        load_into(trained.parts.learner, trained.learner, "learner")
     return trained
 
 
 def _panel(trained: Trained, episodes: int, named: Sequence[str]) -> dict[str, Any]:
-    return panel(trained.config, trained.parts.controller, trained.clock, episodes, list(dict.fromkeys(named)))
+    parts, names = trained.parts, list(dict.fromkeys(named))
+    return panel(trained.config, parts.controller, trained.clock, episodes, names, parts.learner)
 
 
 def _short_name(trained: Trained | None) -> str:

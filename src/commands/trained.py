@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ class Trained:
         folder: the checkpoint.
         meta: what its manifest says (algorithm, env, seed, commit, env_steps).
         config: the recorded configuration with the overrides.
-        parts: with the networks loaded; the test environments start from ``config.run.seed``.
+        parts: with the controller's networks loaded; the test environments start from ``config.run.seed``.
         clock: when the checkpoint was saved.
+        learner: what the checkpoint holds of the learner.
     """
 
     folder: Path
@@ -33,6 +34,7 @@ class Trained:
     config: Config
     parts: Parts
     clock: Clock
+    learner: Mapping[str, Any]
 
 
 def load_trained(path: Path, overrides: Sequence[str] = ()) -> Trained:
@@ -59,7 +61,7 @@ def load_trained(path: Path, overrides: Sequence[str] = ()) -> Trained:
         raise
     position = checkpoint.state["position"]
     clock = Clock(position["env_steps"], position["episodes"], config.run.t_max)
-    return Trained(folder, checkpoint.meta, config, parts, clock)
+    return Trained(folder, checkpoint.meta, config, parts, clock, checkpoint.state["learner"])
 
 
 def _changed(trained: dict[str, Any], config: Config) -> str:

@@ -21,3 +21,4 @@ REGISTRY.add(
     "controllers.basic_controller:InputOptions",
 )
 REGISTRY.add("actor_mac", "controllers.actor_controller:ActorController")
+REGISTRY.add("hsd_mac", "controllers.hsd_controller:HsdController", "controllers.hsd_controller:HsdOptions")

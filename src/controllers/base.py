@@ -77,17 +77,17 @@ class Controller(ABC):
         return {}
 
     def explain(self, batch: EpisodeBatch) -> dict[str, Array]:
-        """What was behind the assignments of greedy episodes; empty where there is nothing to tell.
+        """What was behind the decisions of greedy episodes; empty where there is nothing to tell.
 
         Args:
             batch: [B, T] episodes that this controller played in ``test_mode``, with its ``fields`` and extras.
 
         Returns:
-            Arrays that are NaN wherever no assignment was decided: ``scores`` [B, T, N, M], which the assignment
+            Of assignments, arrays that are NaN wherever none was decided: ``scores`` [B, T, N, M], which the assignment
             maximized, ``prices`` [B, T, M], dual prices of the capacities, ``regrets`` [B, T, N, M], what each other
             pair would cost (infinite: impossible), ``margin`` [B, T], by how much every score may change before
             another assignment is best, and ``allowed`` [B, T, M], the capacities used, where a rule changed those of
-            the environment.
+            the environment. Under any other name, what was in every agent at every step: [B, T, N] or [B, T, N, C].
         """
         return {}
 

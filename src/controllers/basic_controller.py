@@ -1,6 +1,6 @@
 """One network over [observation, last action, agent index] of each agent, and epsilon-greedy on its values.
 
-``BasicController`` is the controller of IQL, VDN and QMIX.
+``BasicController`` is the controller of IQL, VDN, QMIX and QPLEX.
 """
 
 from __future__ import annotations

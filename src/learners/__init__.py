@@ -16,3 +16,4 @@ REGISTRY.add(
     "maddpg_learner", "learners.maddpg_learner:MaddpgLearner", "learners.actor_critic_learner:ActorCriticOptions"
 )
 REGISTRY.add("maac_learner", "learners.maac_learner:MaacLearner", "learners.maac_learner:MaacOptions")
+REGISTRY.add("hsd_learner", "learners.hsd_learner:HsdLearner", "learners.hsd_learner:HsdLearnerOptions")

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from components.episode_buffer import ReplayBuffer
+from components.episode_buffer import EpisodeBatch, ReplayBuffer
 from components.errors import RunFailed
-from controllers.base import Clock
+from controllers.base import Array, Clock
 
 Metrics = dict[str, float]
 
@@ -26,10 +26,19 @@ class Learner(ABC):
     needs_episodes: int = 1
     # Gradient updates so far.
     updates: int = 0
+    # Whether ``explain`` tells something.
+    explains: bool = False
 
     @abstractmethod
     def update(self, buffer: ReplayBuffer, clock: Clock) -> Metrics | None:
         """Does the updates that are due and returns the metrics of the last, or ``None`` when none was due."""
+
+    def after_test(self, metrics: Mapping[str, float]) -> None:  # noqa: B027  few learners care
+        """Called after each evaluation during training with the means of its greedy episodes."""
+
+    def explain(self, batch: EpisodeBatch) -> dict[str, Array]:
+        """As the controller's ``explain``, with what only training needs: mixers, critics."""
+        return {}
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:

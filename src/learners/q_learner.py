@@ -1,4 +1,4 @@
-"""Value-based learning with a mixer: IQL (no mixer), VDN, QMIX.
+"""Value-based learning with a mixer: IQL (no mixer), VDN, QMIX, QPLEX.
 
 Loss = sum mask (Q_tot - y)^2 / sum mask, with double-Q, TD(lambda) targets y.
 """
@@ -18,13 +18,12 @@ from typing_extensions import override
 from components.episode_buffer import EpisodeBatch, ReplayBuffer
 from components.registry import Options
 from components.schedules import UpdateSchedule
-from controllers.base import Clock
+from controllers.base import Array, Clock
 from controllers.basic_controller import BasicController
 from envs.base import EnvInfo
 from learners.base import Learner, Metrics, adam, blend_target, read_metrics, step
 from learners.returns import td_lambda_targets
-
-UNAVAILABLE = -1e7
+from modules.mixers.base import UNAVAILABLE, Mixer, mix
 
 
 class QLearnerOptions(Options):
@@ -55,7 +54,7 @@ class QLearner(Learner):
         options: targets, optimizer and rhythm.
         rng: not used: the buffer draws the samples.
         device: where to learn.
-        mixer: ``mixer(n_agents, state_dim)`` builds the mixer; ``None`` for independent learners.
+        mixer: ``mixer(n_agents, state_dim, n_actions)`` builds the mixer; ``None`` for independent learners.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class QLearner(Learner):
         options: QLearnerOptions,
         rng: np.random.Generator,
         device: torch.device,
-        mixer: Callable[[int, int], nn.Module] | None = None,
+        mixer: Callable[[int, int, int], Mixer] | None = None,
     ) -> None:
         self.options = options
         self.controller = controller
@@ -73,8 +72,9 @@ class QLearner(Learner):
         self.nets = nn.ModuleDict({"agent": controller.agent})
         self.mixes_state = False
         if mixer is not None:
-            self.nets["mixer"] = mixer(info.n_agents, info.state_shape).to(device)
-            self.mixes_state = bool(self.nets["mixer"].uses_state)
+            built = mixer(info.n_agents, info.state_shape, info.n_actions).to(device)
+            self.nets["mixer"], self.mixes_state = built, built.uses_state
+            self.explains = True
         self.targets = deepcopy(self.nets).requires_grad_(False)
         self.fields = ("state",) if self.mixes_state else ()
         parameters = list(self.nets.parameters())
@@ -108,14 +108,12 @@ class QLearner(Learner):
         options, mask = self.options, batch.mask()
         terminated = batch["terminated"][:, :-1].float()
         values = self.controller.unroll(batch, self.nets["agent"])
-        chosen = values[:, :-1].gather(-1, batch["actions"][:, :-1]).squeeze(-1)
         with torch.no_grad():
-            best = self._best_next_values(batch, values)
-            next_values = self._mix(self.targets, best, batch, slice(1, None))
+            next_values = self._mix(self.targets, *self._next_choice(batch, values), batch, slice(1, None))
             targets = td_lambda_targets(
                 batch["reward"][:, :-1], next_values, terminated, mask, options.gamma, options.td_lambda
             )
-        q_tot = self._mix(self.nets, chosen, batch, slice(None, -1))
+        q_tot = self._mix(self.nets, values[:, :-1], batch["actions"][:, :-1], batch, slice(None, -1))
         error = (q_tot - targets) * mask
         entries = mask.sum() * q_tot.shape[-1]
         loss = error.square().sum() / entries
@@ -126,20 +124,31 @@ class QLearner(Learner):
             "target_mean": (targets * mask).sum() / entries,
         }
 
-    def _best_next_values(self, batch: EpisodeBatch, values: Tensor) -> Tensor:
-        """[B, T-1, N] target values of the best available action at the next step."""
+    def _next_choice(self, batch: EpisodeBatch, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Target values [B, T-1, N, A] at the next step, and the best available actions [B, T-1, N, 1] there."""
         next_targets = self.controller.unroll(batch, self.targets["agent"])[:, 1:]
+        judge = values[:, 1:] if self.options.double_q else next_targets
         unavailable = batch["avail_actions"][:, 1:] == 0
-        if not self.options.double_q:
-            return next_targets.masked_fill(unavailable, UNAVAILABLE).max(-1).values
-        picks = values[:, 1:].masked_fill(unavailable, UNAVAILABLE).argmax(-1, keepdim=True)
-        return next_targets.gather(-1, picks).squeeze(-1)
+        return next_targets, judge.masked_fill(unavailable, UNAVAILABLE).argmax(-1, keepdim=True)
 
-    def _mix(self, nets: nn.ModuleDict, values: Tensor, batch: EpisodeBatch, steps: slice) -> Tensor:
+    def _mix(self, nets: nn.ModuleDict, values: Tensor, actions: Tensor, batch: EpisodeBatch, steps: slice) -> Tensor:
+        """Values [B, T, N, A], actions [B, T, N, 1] -> Q_tot [B, T, 1]; without a mixer each agent's own [B, T, N]."""
         if "mixer" not in nets:
-            return values
-        mixed: Tensor = nets["mixer"](values, batch["state"][:, steps] if self.mixes_state else None)
-        return mixed
+            return values.gather(-1, actions).squeeze(-1)
+        mixer: Any = nets["mixer"]
+        states = batch["state"][:, steps] if self.mixes_state else None
+        return mix(mixer, values, actions, states, batch["avail_actions"][:, steps])
+
+    @override
+    def explain(self, batch: EpisodeBatch) -> dict[str, Array]:
+        """Each agent's value of the action taken, and dQ_tot / dQ_i: how much it counts for the team's."""
+        batch = batch.to(self.device)
+        with torch.no_grad():
+            values = self.controller.unroll(batch, self.nets["agent"])
+        total = self._mix(self.nets, values.requires_grad_(), batch["actions"], batch, slice(None))
+        (weights,) = torch.autograd.grad(total.sum(), values)
+        own, weight = (x.detach().gather(-1, batch["actions"]).squeeze(-1).cpu().numpy() for x in (values, weights))
+        return {"Q_i": own, "dQ_tot / dQ_i": weight}
 
     @override
     def state_dict(self) -> dict[str, Any]:

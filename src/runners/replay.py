@@ -5,14 +5,14 @@ The schema is in docs/replay.md; ``VERSION`` counts its changes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from components.episode_buffer import episode_fields
+from components.episode_buffer import EpisodeBatch, episode_fields
 from components.errors import UserError
 from controllers.base import Clock, Controller
 from envs.base import TASK_FIELDS, TASK_REWARDS, EnvInfo, TaskInfo, VectorEnv
@@ -20,23 +20,34 @@ from modules.assignment import policies, relax_capacity
 from modules.graph import distances
 from runners.episode_runner import EpisodeRunner, Episodes
 
-VERSION = 2
+VERSION = 3
 # With more agent-task pairs than this, decisions are not explained: nobody could read the matrices.
 MATRIX_PAIRS = 2500
 POSITION_DECIMALS, VALUE_DIGITS = 3, 4
 POSITION = slice(0, 2)
+# What ``explain`` tells of a decision; everything else that it tells is of a step.
+OF_DECISIONS = ("scores", "prices", "regrets", "margin", "allowed")
 
 Array = NDArray[Any]
 
 
-def replay_fields(info: EnvInfo, controller: Controller) -> tuple[str, ...]:
-    """What environments must observe to be replayed: the controller's fields and those of the tasks.
+class Knowing(Protocol):
+    """Who knows what was behind the decisions: a controller, or a learner with the networks of training."""
+
+    fields: tuple[str, ...]
+
+    def explain(self, batch: EpisodeBatch) -> Mapping[str, Array]:
+        """What to show, by name."""
+
+
+def replay_fields(info: EnvInfo, knowing: Iterable[Knowing]) -> tuple[str, ...]:
+    """What environments must observe to be replayed: what those who explain read, and the fields of the tasks.
 
     Raises:
         UserError: the environment has no tasks.
     """
     task_structure(info)
-    return tuple(dict.fromkeys((*controller.fields, *TASK_FIELDS)))
+    return tuple(dict.fromkeys((*(name for part in knowing for name in part.fields), *TASK_FIELDS)))
 
 
 def task_structure(info: EnvInfo) -> TaskInfo:
@@ -50,7 +61,9 @@ def task_structure(info: EnvInfo) -> TaskInfo:
     return info.tasks
 
 
-def record_panel(envs: VectorEnv, controller: Controller, clock: Clock, about: Mapping[str, Any]) -> dict[str, Any]:
+def record_panel(
+    envs: VectorEnv, controller: Controller, clock: Clock, about: Mapping[str, Any], knowing: Sequence[Knowing]
+) -> dict[str, Any]:
     """Plays one greedy episode in each environment.
 
     Args:
@@ -58,6 +71,7 @@ def record_panel(envs: VectorEnv, controller: Controller, clock: Clock, about: M
         controller: decides; its random streams move on.
         clock: how far training was.
         about: what to say of the policy (``title``, ``algorithm``, ``settings``, ...); plain JSON values.
+        knowing: the controller and who else explains the decisions.
 
     Returns:
         A panel of the replay page: plain JSON values, see docs/replay.md.
@@ -65,10 +79,13 @@ def record_panel(envs: VectorEnv, controller: Controller, clock: Clock, about: M
     info = envs.info
     tasks = task_structure(info)
     # Not by envs.observation: single environments have observed nothing before their first episode.
-    fields = episode_fields(info, replay_fields(info, controller), TASK_REWARDS, controller.extra_fields())
+    fields = episode_fields(info, replay_fields(info, knowing), TASK_REWARDS, controller.extra_fields())
     played = EpisodeRunner(envs, controller, fields).collect(clock, test_mode=True)
     arrays = {name: tensor.numpy() for name, tensor in played.batch.data.items()}
-    explained = controller.explain(played.batch) if info.n_agents * tasks.n_tasks <= MATRIX_PAIRS else {}
+    explained: dict[str, Array] = {}
+    if info.n_agents * tasks.n_tasks <= MATRIX_PAIRS:
+        for part in knowing:
+            explained |= part.explain(played.batch)
     return {
         "version": VERSION,
         **about,
@@ -111,6 +128,7 @@ def _episode(arrays: dict[str, Array], explained: dict[str, Array]) -> dict[str,
         "reward": _nested(arrays["reward"][played, 0]),
         "reward_high": _nested(arrays["reward_high"][played, 0]),
         "actions": arrays["actions"][played, :, 0].tolist(),
+        "internals": {name: _nested(x[played]) for name, x in explained.items() if name not in OF_DECISIONS},
     }
     if "assign" not in arrays:
         # Nobody has a task of its own: what each agent would earn were its best task its own.
@@ -127,7 +145,7 @@ def _episode(arrays: dict[str, Array], explained: dict[str, Array]) -> dict[str,
 
 def _decision(arrays: dict[str, Array], explained: dict[str, Array], t: int) -> dict[str, Any]:
     decision: dict[str, Any] = {"t": t, "least_distance": _least_distance(arrays, explained, t)}
-    return decision | {name: _nested(values[t]) for name, values in explained.items()}
+    return decision | {name: _nested(values[t]) for name, values in explained.items() if name in OF_DECISIONS}
 
 
 def _least_distance(arrays: dict[str, Array], explained: dict[str, Array], t: int) -> list[int]:

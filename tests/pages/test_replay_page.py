@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from support.browser import OpenPage, console_errors, load_milliseconds, overflowing, requested
 from support.replays import played, small_config, two_policies
@@ -341,13 +342,31 @@ def test_the_address_remembers_the_place(browser: OpenPage, page: Path) -> None:
 
 
 def test_a_policy_without_tasks_is_shown_alone(browser: OpenPage, tmp_path: Path) -> None:
-    flat = played(small_config(algorithm="qmix"), 2)
+    flat = played(small_config(algorithm="iql"), 2)
     driver = browser(write_replay_page(tmp_path / "flat.html", [flat]))
     assert texts(driver, ".when") == ["assigns no tasks"]
     assert "assigns no tasks" in one(driver, ".note").text
     assert len(driver.find_elements("css selector", "table[data-kind=Distances] tbody td")) == 15
     assert driver.find_elements("css selector", "table[data-kind=Scores]") == []
     press(driver, "\ue010")
+    assert console_errors(driver) == []
+    assert overflowing(driver) == [0, 0]
+
+
+@pytest.mark.parametrize(("algorithm", "columns"), [("qmix", 2), ("hsd", 8)])
+def test_what_is_in_the_agents_is_shown_at_every_step(
+    browser: OpenPage, tmp_path: Path, algorithm: str, columns: int
+) -> None:
+    panel = played(small_config(algorithm=algorithm), 2)
+    driver = browser(write_replay_page(tmp_path / "inside.html", [panel]))
+    cells = "table[data-kind=Internals] tbody td"
+    for t in range(2):
+        rows = panel["episodes"][0]["internals"].values()
+        told = [x for i in range(5) for row in rows for x in np.ravel(row[t][i])]
+        shown = [float(text.replace("\u2212", "-")) for text in texts(driver, cells)]
+        assert len(shown) == 5 * columns
+        assert shown == pytest.approx(told, abs=0.0051)
+        press(driver, "\ue014")
     assert console_errors(driver) == []
     assert overflowing(driver) == [0, 0]
 

@@ -15,13 +15,15 @@ from learners.q_learner import QLearner, QLearnerOptions
 from modules.agents.gru_agent import GRUAgent
 from modules.agents.mlp_agent import MLPAgent
 from modules.mixers.qmix import QMixer
+from modules.mixers.qplex import QPlexMixer
 from modules.mixers.vdn import VDNMixer
 
 INFO = EnvInfo(n_agents=3, n_actions=4, obs_shape=5, state_shape=6, episode_limit=7)
 CPU = torch.device("cpu")
 AGENTS = {"mlp": partial(MLPAgent, hidden_dim=8), "gru": partial(GRUAgent, rnn_hidden_dim=8)}
 QMIX = partial(QMixer, mixing_embed_dim=4, hypernet_layers=2, hypernet_embed=8, state_clip=1.0)
-MIXERS: dict[str, Any] = {"iql": None, "vdn": VDNMixer, "qmix": QMIX}
+QPLEX = partial(QPlexMixer, hypernet_embed=8, attention_heads=2, attention_embed=8, state_clip=1.0)
+MIXERS: dict[str, Any] = {"iql": None, "vdn": VDNMixer, "qmix": QMIX, "qplex": QPLEX}
 
 
 def learner(agent: Any, mixer: Any = None, info: EnvInfo = INFO, **options: Any) -> QLearner:

@@ -21,7 +21,7 @@ def played(config: Config, episodes: int, named: Sequence[str] = ("high_policy",
     """What a freshly made controller of this configuration does."""
     parts = build(config)
     try:
-        return panel(config, parts.controller, Clock(0, 0, 1000), episodes, named)
+        return panel(config, parts.controller, Clock(0, 0, 1000), episodes, named, parts.learner)
     finally:
         parts.close()
 

@@ -14,7 +14,7 @@ from controllers.base import Clock
 from learners.base import Metrics
 from parts import Parts, build
 
-SMALL = ("batch_size_run=4", "buffer_size=64", "test_nepisode=4", "final_nepisode=4", "t_max=100000")
+SMALL = ("batch_size_run=4", "buffer_size=128", "test_nepisode=4", "final_nepisode=4", "t_max=100000")
 # Makes every shipped algorithm update in its first rounds.
 _LPMARL = (
     "warmup_episodes=4",
@@ -30,6 +30,13 @@ EARLY = {
     "q_learner": ("batch_size=4", "episodes_per_update=4", "target_update_interval=10"),
     "ppo_learner": ("batch_size=4", "epochs=2", "minibatches=2"),
     "seac_learner": ("batch_size=40",),
+    "hsd_learner": (
+        "batch_size=4",
+        "episodes_per_update=4",
+        "decoder_episodes=4",
+        "segment_length=4",
+        "decoder_skip=2",
+    ),
     "lpmarl_learner": _LPMARL,
     "dec_lpmarl_learner": (*_LPMARL, "batch_size_imitation=16"),
 }

@@ -266,3 +266,15 @@ def test_a_restored_buffer_goes_on_with_the_same_samples(counts):
     for ours, theirs in zip(first, go_on(other), strict=True):
         for name, value in ours.items():
             torch.testing.assert_close(theirs[name], value, rtol=0, atol=0, msg=name)
+
+
+def test_the_newest_episodes_are_the_last_inserted_the_oldest_first():
+    kept = buffer(capacity=4)
+    kept.insert(episodes([2, 3, 1]))
+    assert tags(kept.newest(2)) == [1, 2]
+    kept.insert(episodes([4, 2], tag=3))
+    newest = kept.newest(3)
+    assert tags(newest) == [2, 3, 4]
+    assert newest.max_seq_length == 5
+    assert tags(kept.newest(9)) == [1, 2, 3, 4]
+    assert kept.drawn.tolist() == [1, 2, 3, 0]

@@ -83,7 +83,7 @@ def test_group_critic_is_vdn_for_one_group_and_independent_learning_for_single_a
     assign = torch.ones(S, N, dtype=torch.int64) if together else torch.tensor([2, 0, 1]).expand(S, N)
     low = low_batch(random_state(S, N, M), random_state(S, N, M, seed=1), assign)
     _, loss, _ = learner.low_critic_loss(low)
-    chosen, targets = taken_and_targets(learner, low, low_target, VDNMixer(N, 0) if together else None)
+    chosen, targets = taken_and_targets(learner, low, low_target, VDNMixer(N, 0, 0) if together else None)
     reference = (chosen - targets).square().mean()
     parameters = list(learner.critic.low.parameters())
     assert float(loss.detach()) == pytest.approx(float(reference.detach()), rel=1e-5)

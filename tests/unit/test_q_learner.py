@@ -133,8 +133,9 @@ def test_next_value_picked_online_rated_by_the_target_among_available_actions(
 
 
 @pytest.mark.parametrize("double_q", [True, False])
-def test_an_unavailable_action_never_enters_the_target_however_large_its_value(double_q: bool) -> None:
-    built = learner(AGENTS["mlp"], None, double_q=double_q)
+@pytest.mark.parametrize("mixer", ["iql", "qplex"])
+def test_an_unavailable_action_never_enters_the_target_however_large_its_value(mixer: str, double_q: bool) -> None:
+    built = learner(AGENTS["mlp"], MIXERS[mixer], double_q=double_q)
     batch = episodes([7, 7], [False, True])
     batch.data["avail_actions"][..., 2] = 0
     batch.data["actions"][batch.data["actions"] == 2] = 1
@@ -184,7 +185,7 @@ def test_the_loss_falls_on_a_frozen_batch(agent: str, mixer: str, optimizer: str
 @pytest.mark.parametrize("layers", [1, 2])
 def test_qmix_is_monotonic_in_every_agent(layers: int) -> None:
     torch.manual_seed(0)
-    mixer = QMixer(4, 6, mixing_embed_dim=8, hypernet_layers=layers, hypernet_embed=16, state_clip=1.0)
+    mixer = QMixer(4, 6, 5, mixing_embed_dim=8, hypernet_layers=layers, hypernet_embed=16, state_clip=1.0)
     values = (10.0 * torch.randn(50, 9, 4)).requires_grad_()
     total = mixer(values, 3.0 * torch.randn(50, 9, 6))
     (gradient,) = torch.autograd.grad(total.sum(), values)
@@ -262,7 +263,7 @@ def test_an_endless_reward_is_worth_one_over_one_minus_gamma_only_if_the_limit_i
 
 def test_qmix_cuts_large_state_entries() -> None:
     torch.manual_seed(0)
-    mixer = QMixer(3, 4, mixing_embed_dim=8, hypernet_layers=2, hypernet_embed=16, state_clip=1.0)
+    mixer = QMixer(3, 4, 5, mixing_embed_dim=8, hypernet_layers=2, hypernet_embed=16, state_clip=1.0)
     values, far = torch.randn(2, 5, 3), torch.tensor([9.0, -9.0, 0.5, 1.0]).expand(2, 5, 4)
     near = torch.tensor([1.0, -1.0, 0.5, 1.0]).expand(2, 5, 4)
     assert torch.equal(mixer(values, far), mixer(values, near))

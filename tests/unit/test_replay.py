@@ -354,3 +354,30 @@ def test_a_video_shows_every_step(checkpoint: Path, ending: str, tmp_path: Path)
     assert frames == max(lengths) + 6, "the last state stays for six frames"
     with pytest.raises(UserError, match="not overwritten"):
         main([str(checkpoint), *words])
+
+
+@pytest.mark.parametrize("algorithm", ["qmix", "qplex"])
+def test_the_weight_of_each_agent_in_the_mixer_is_told(algorithm: str) -> None:
+    panel = played(small_config(algorithm=algorithm), 2)
+    for episode in panel["episodes"]:
+        assert set(episode["internals"]) == {"Q_i", "dQ_tot / dQ_i"}
+        assert len(episode["internals"]["Q_i"]) == episode["length"]
+        assert all(len(row) == 5 and min(row) >= 0 for row in episode["internals"]["dQ_tot / dQ_i"])
+
+
+def test_the_command_loads_the_mixer_that_the_page_tells_of(tmp_path: Path) -> None:
+    path = saved(tmp_path / "model", algorithm="qmix")
+    config = small_config(algorithm="qmix", env="constrained_navigation")
+    parts = build(config)
+    with torch.no_grad():
+        parts.learner.nets["mixer"].hyper_w2[-1].bias.add_(5.0)  # type: ignore[attr-defined]
+    state = parts.state_dict(with_buffer=False) | {"position": {"env_steps": 700, "episodes": 7}}
+    meta = {"algorithm": "qmix", "env": "constrained_navigation", "seed": 1, "config": config.values}
+    save_checkpoint(tmp_path / "other", state, meta)
+    parts.close()
+    page = tmp_path / "page.html"
+    weights = []
+    for checkpoint in (path, tmp_path / "other"):
+        main([str(checkpoint), "--episodes", "1", "--output", str(page)])
+        weights.append(shown(page)[0]["episodes"][0]["internals"]["dQ_tot / dQ_i"][0])
+    assert all(large > 2 * small for small, large in zip(*weights, strict=True))

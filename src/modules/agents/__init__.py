@@ -17,3 +17,4 @@ REGISTRY.add(
 REGISTRY.add(
     "separate_mlp", "modules.agents.separate_mlp_agent:SeparateMLPAgent", "modules.agents.mlp_agent:MLPOptions"
 )
+REGISTRY.add("hsd", "modules.agents.hsd_agent:HsdAgent", "modules.agents.hsd_agent:HsdAgentOptions")

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from components.registry import Options
+from modules.mixers.base import Mixer
 
 
 class QMixOptions(Options):
@@ -18,12 +19,13 @@ class QMixOptions(Options):
     state_clip: float = Field(1.0, gt=0, description="state entries are cut to this size before the hypernetworks")
 
 
-class QMixer(nn.Module):
+class QMixer(Mixer):
     """Q_tot = |w2(s)|' elu(|W1(s)|' Q + b1(s)) + v(s), so dQ_tot / dQ_i >= 0 for every i.
 
     Args:
         n_agents: N.
         state_dim: S.
+        n_actions: not used.
         mixing_embed_dim: E, units of the hidden layer.
         hypernet_layers: linear layers (1 or 2) of the hypernetworks of W1 and w2.
         hypernet_embed: hidden units of a two-layer hypernetwork.
@@ -37,6 +39,7 @@ class QMixer(nn.Module):
         self,
         n_agents: int,
         state_dim: int,
+        n_actions: int,
         mixing_embed_dim: int,
         hypernet_layers: int,
         hypernet_embed: int,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
+
+from modules.mixers.base import Mixer
 
 
-class VDNMixer(nn.Module):
+class VDNMixer(Mixer):
     """Q_tot = sum_i Q_i. Takes and ignores the arguments of state-dependent mixers."""
 
     uses_state = False
 
-    def __init__(self, n_agents: int, state_dim: int) -> None:
+    def __init__(self, n_agents: int, state_dim: int, n_actions: int) -> None:
         super().__init__()
 
     def forward(self, values: Tensor, states: Tensor | None) -> Tensor:
