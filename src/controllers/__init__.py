@@ -21,3 +21,5 @@ REGISTRY.add(
     "controllers.basic_controller:InputOptions",
 )
 REGISTRY.add("actor_mac", "controllers.actor_controller:ActorController")
+REGISTRY.add("rode_mac", "controllers.rode_controller:RodeController", "controllers.rode_controller:RodeOptions")
+REGISTRY.add("ldsa_mac", "controllers.ldsa_controller:LdsaController", "controllers.basic_controller:BasicOptions")

@@ -16,3 +16,5 @@ REGISTRY.add(
     "maddpg_learner", "learners.maddpg_learner:MaddpgLearner", "learners.actor_critic_learner:ActorCriticOptions"
 )
 REGISTRY.add("maac_learner", "learners.maac_learner:MaacLearner", "learners.maac_learner:MaacOptions")
+REGISTRY.add("rode_learner", "learners.rode_learner:RodeLearner", "learners.rode_learner:RodeLearnerOptions")
+REGISTRY.add("ldsa_learner", "learners.ldsa_learner:LdsaLearner", "learners.ldsa_learner:LdsaLearnerOptions")

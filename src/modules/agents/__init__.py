@@ -17,3 +17,5 @@ REGISTRY.add(
 REGISTRY.add(
     "separate_mlp", "modules.agents.separate_mlp_agent:SeparateMLPAgent", "modules.agents.mlp_agent:MLPOptions"
 )
+REGISTRY.add("rode", "modules.agents.rode_agent:RodeAgent", "modules.agents.rode_agent:RodeAgentOptions")
+REGISTRY.add("ldsa", "modules.agents.ldsa_agent:LdsaAgent", "modules.agents.ldsa_agent:LdsaAgentOptions")
