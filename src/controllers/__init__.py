@@ -22,3 +22,5 @@ REGISTRY.add(
 )
 REGISTRY.add("actor_mac", "controllers.actor_controller:ActorController")
 REGISTRY.add("hsd_mac", "controllers.hsd_controller:HsdController", "controllers.hsd_controller:HsdOptions")
+REGISTRY.add("rode_mac", "controllers.rode_controller:RodeController", "controllers.rode_controller:RodeOptions")
+REGISTRY.add("ldsa_mac", "controllers.ldsa_controller:LdsaController", "controllers.basic_controller:BasicOptions")

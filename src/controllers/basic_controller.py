@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,16 +77,23 @@ class AgentController(Controller):
     def begin_episodes(self, batch_size: int) -> None:
         self._hidden = None
 
-    @torch.no_grad()
     def outputs(self, batch: EpisodeBatch, t: int, rows: Rows) -> Tensor:
         """[R, N, A] what the network gives at step t; its hidden state goes on with it."""
+        values: Tensor = self.advance(batch, t, rows, self.agent)
+        return values[:, 0]
+
+    @torch.no_grad()
+    def advance(
+        self, batch: EpisodeBatch, t: int, rows: Rows, forward: Callable[..., tuple[Any, Tensor | None]]
+    ) -> Any:
+        """What ``forward(inputs, hidden)`` gives at step t, [R, 1, ...]; the hidden state goes on with it."""
         obs = batch["obs"][rows, t : t + 1].to(self.device)
         remembers = self.options.obs_last_action and t > 0
         last = one_hot(batch["actions"][rows, t - 1 : t].to(self.device), self.info.n_actions) if remembers else None
         hidden = None if self._hidden is None else self._hidden[rows]
-        values, hidden = self.agent(self._inputs(obs, last), hidden)
+        found, hidden = forward(self._inputs(obs, last), hidden)
         self._keep_hidden(hidden, rows)
-        return values[:, 0]
+        return found
 
     def _keep_hidden(self, hidden: Tensor | None, rows: Rows) -> None:
         if hidden is None or isinstance(rows, slice):
@@ -140,10 +148,15 @@ class BasicController(AgentController):
 
     @override
     def act(self, batch: EpisodeBatch, t: int, rows: Rows, clock: Clock, test_mode: bool) -> Decision:
-        values = self.outputs(batch, t, rows).cpu().numpy()
+        return self.choose(self.outputs(batch, t, rows), batch, t, rows, clock, test_mode)
+
+    def choose(
+        self, values: Tensor, batch: EpisodeBatch, t: int, rows: Rows, clock: Clock, test_mode: bool
+    ) -> Decision:
+        """Epsilon-greedy on values [R, N, A]."""
         options = self.options
         self.epsilon = linear(
             options.epsilon_start, options.epsilon_finish, clock.env_steps / options.epsilon_anneal_time
         )
         avail = batch["avail_actions"].numpy()[numpy_rows(rows), t]
-        return Decision(epsilon_greedy(values, avail, 0.0 if test_mode else self.epsilon, self._rng))
+        return Decision(epsilon_greedy(values.cpu().numpy(), avail, 0.0 if test_mode else self.epsilon, self._rng))

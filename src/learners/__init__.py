@@ -17,3 +17,5 @@ REGISTRY.add(
 )
 REGISTRY.add("maac_learner", "learners.maac_learner:MaacLearner", "learners.maac_learner:MaacOptions")
 REGISTRY.add("hsd_learner", "learners.hsd_learner:HsdLearner", "learners.hsd_learner:HsdLearnerOptions")
+REGISTRY.add("rode_learner", "learners.rode_learner:RodeLearner", "learners.rode_learner:RodeLearnerOptions")
+REGISTRY.add("ldsa_learner", "learners.ldsa_learner:LdsaLearner", "learners.ldsa_learner:LdsaLearnerOptions")

@@ -24,10 +24,14 @@ _LPMARL = (
     "batch_size_low=16",
 )
 _ACTOR_CRITIC = ("warmup_episodes=4", "env_steps_per_update=40", "batch_size=32")
+_VALUES = ("batch_size=4", "episodes_per_update=4", "target_update_interval=10")
 EARLY = {
     "maddpg_learner": _ACTOR_CRITIC,
     "maac_learner": _ACTOR_CRITIC,
-    "q_learner": ("batch_size=4", "episodes_per_update=4", "target_update_interval=10"),
+    "q_learner": _VALUES,
+    # Roles are made between the rounds before a checkpoint and those after it.
+    "rode_learner": (*_VALUES, "role_action_spaces_update_start=180"),
+    "ldsa_learner": _VALUES,
     "ppo_learner": ("batch_size=4", "epochs=2", "minibatches=2"),
     "seac_learner": ("batch_size=40",),
     "hsd_learner": (

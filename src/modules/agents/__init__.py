@@ -18,3 +18,5 @@ REGISTRY.add(
     "separate_mlp", "modules.agents.separate_mlp_agent:SeparateMLPAgent", "modules.agents.mlp_agent:MLPOptions"
 )
 REGISTRY.add("hsd", "modules.agents.hsd_agent:HsdAgent", "modules.agents.hsd_agent:HsdAgentOptions")
+REGISTRY.add("rode", "modules.agents.rode_agent:RodeAgent", "modules.agents.rode_agent:RodeAgentOptions")
+REGISTRY.add("ldsa", "modules.agents.ldsa_agent:LdsaAgent", "modules.agents.ldsa_agent:LdsaAgentOptions")

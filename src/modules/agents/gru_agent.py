@@ -35,18 +35,25 @@ class GRUAgent(ValueAgent):
 
     def forward(self, inputs: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor]:
         """[B, T, N, F] and [B, N, H] (None: zeros) -> [B, T, N, A] and the hidden state after the last step."""
-        b, t, n, _ = inputs.shape
-        x = torch.relu(self.fc1(inputs))
-        h = x.new_zeros((b * n, x.shape[-1])) if hidden is None else hidden.reshape(b * n, -1)
-        if t == 1:
-            h = torch.gru_cell(x.reshape(b * n, -1), h, *self._cell_weights())
-            out = h.view(b, 1, n, -1)
-        else:
-            sequence, last = self.rnn(x.transpose(0, 1).reshape(t, b * n, -1), h.unsqueeze(0))
-            out, h = sequence.view(t, b, n, -1).transpose(0, 1), last[0]
-        return self.fc2(out), h.view(b, n, -1)
+        out, hidden = unroll_gru(self.fc1, self.rnn, inputs, hidden)
+        return self.fc2(out), hidden
 
-    def _cell_weights(self) -> list[Tensor]:
-        """The GRU's weights in the order that a single cell takes them."""
-        names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-        return [cast(Tensor, getattr(self.rnn, name)) for name in names]
+
+def unroll_gru(embed: nn.Linear, rnn: nn.GRU, inputs: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Linear-ReLU-GRU: [B, T, N, F] and [B, N, H] (None: zeros) -> [B, T, N, H] and the last hidden state."""
+    b, t, n, _ = inputs.shape
+    x = torch.relu(embed(inputs))
+    h = x.new_zeros((b * n, x.shape[-1])) if hidden is None else hidden.reshape(b * n, -1)
+    if t == 1:
+        h = torch.gru_cell(x.reshape(b * n, -1), h, *_cell_weights(rnn))
+        out = h.view(b, 1, n, -1)
+    else:
+        sequence, last = rnn(x.transpose(0, 1).reshape(t, b * n, -1), h.unsqueeze(0))
+        out, h = sequence.view(t, b, n, -1).transpose(0, 1), last[0]
+    return out, h.view(b, n, -1)
+
+
+def _cell_weights(rnn: nn.GRU) -> list[Tensor]:
+    """The GRU's weights in the order that a single cell takes them."""
+    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+    return [cast(Tensor, getattr(rnn, name)) for name in names]
