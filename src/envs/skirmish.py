@@ -22,6 +22,7 @@ from envs.skirmish_kernel import (
     DEAD_ALLIES,
     DEAD_ENEMIES,
     FIRST_ATTACK,
+    HIGH,
     N_OUTCOME,
     REWARD,
     TARGETS,
@@ -134,7 +135,7 @@ class Skirmish(VectorEnv):
         self._show = partial(show, self._world, self._kinds, self._layout, self._rules, self._views)
         outcome, ended = self._outcome, self._ended
         earned = outcome[:, N_OUTCOME:].reshape(self.n_envs, self._n, self._e)
-        extras = {"reward_high": outcome[:, WON], "task_reward": earned}
+        extras = {"reward_high": outcome[:, HIGH], "task_reward": earned}
         self._result = StepResult(outcome[:, REWARD], ended[:, TERMINATED], ended[:, TRUNCATED], extras)
 
     def _make_layout(self, given: LoadedMap, options: SkirmishOptions) -> Layout:
@@ -158,6 +159,7 @@ class Skirmish(VectorEnv):
     def _make_rewards(self, options: SkirmishOptions) -> Rewards:
         enemies = slice(self._n, None)
         health = float(self._kinds[MAX_LIFE, enemies].sum() + self._kinds[MAX_SHIELD, enemies].sum())
+        own = float(self._kinds[MAX_LIFE, : self._n].sum() + self._kinds[MAX_SHIELD, : self._n].sum())
         perfect = self._e * options.reward_death_value + options.reward_win + health
         return Rewards(
             sparse=options.reward_sparse,
@@ -169,6 +171,9 @@ class Skirmish(VectorEnv):
             scale=perfect / options.reward_scale_rate if options.reward_scale else 1.0,
             limit_ends=not options.continuing_episode,
             task_damage=options.task_rewards == "damage",
+            exchange=options.high_rewards == "exchange",
+            ally_health=own,
+            enemy_health=health,
         )
 
     def _describe(self) -> EnvInfo:

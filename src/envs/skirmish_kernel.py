@@ -49,7 +49,7 @@ Array = NDArray[Any]
 # Actions: 0 for the dead, 1 stop, 2 to 5 moves, then one attack for each enemy.
 NO_OP, STOP, NORTH, SOUTH, EAST, WEST, FIRST_ATTACK = range(7)
 # Columns of ``outcome`` before the N E task rewards.
-REWARD, WON, DEAD_ALLIES, DEAD_ENEMIES, N_OUTCOME = range(5)
+REWARD, WON, HIGH, DEAD_ALLIES, DEAD_ENEMIES, N_OUTCOME = range(6)
 # Columns of ``ended``.
 TERMINATED, TRUNCATED = 0, 1
 # Which ally in reach an enemy shoots.
@@ -96,6 +96,8 @@ class Rewards(NamedTuple):
         scale: divides every reward; 1 = off.
         limit_ends: a battle out of time has ended for good.
         task_damage: agents earn their share of what their attacks do, not only 1 when their enemy dies.
+        exchange: the high level earns the exchange of health too, not only 1 for a win.
+        ally_health, enemy_health: life and shield of each side at full health.
     """
 
     sparse: bool
@@ -107,6 +109,9 @@ class Rewards(NamedTuple):
     scale: float
     limit_ends: bool
     task_damage: bool
+    exchange: bool
+    ally_health: float
+    enemy_health: float
 
 
 # Scratch rows of the units of one world: how far each moves in this loop, where allies are sent, and before the step
@@ -351,13 +356,14 @@ def judge(
 ) -> None:
     """Reward of a world's step, kills, and whether its battle has ended."""
     u = units.shape[1]
-    hurt = deaths = lost = 0.0
+    hurt = deaths = lost = own = 0.0
     allies = enemies = 0
     for i in range(u):
         before, left = scratch[BEFORE, i], units[LIFE, i] + units[SHIELD, i]
         died = before > 0.0 and left <= 0.0
         if i < n:
             allies += left > 0.0
+            own += before - left
             lost += before - left + rewards.death_value * died
         else:
             enemies += left > 0.0
@@ -372,6 +378,9 @@ def judge(
         reward += rewards.win * won + rewards.defeat * beaten
     outcome[REWARD] = reward / rewards.scale
     outcome[WON] = won
+    outcome[HIGH] = won
+    if rewards.exchange:
+        outcome[HIGH] += hurt / rewards.enemy_health - own / rewards.ally_health
     outcome[DEAD_ALLIES], outcome[DEAD_ENEMIES] = n - allies, u - n - enemies
     ended[TERMINATED] = over or (out_of_time and rewards.limit_ends)
     ended[TRUNCATED] = out_of_time and not over and not rewards.limit_ends
@@ -409,7 +418,7 @@ def fight(
         kinds: [15, U] what the units are.
         rules: of the simulation.
         rewards: of SMAC.
-        outcome: [B, 4 + N E] reward, won, dead allies, dead enemies, then the task rewards row by row.
+        outcome: [B, 5 + N E] reward, won, high reward, dead allies, dead enemies, then the task rewards row by row.
         ended: [B, 2] terminated, truncated.
         actions: [B, N].
         active: [B].

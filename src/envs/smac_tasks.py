@@ -30,6 +30,11 @@ class CombatOptions(Options):
         description="agents earn 1 when their enemy dies (kill); or that and the share of its health it loses, divided "
         "among the agents that attacked it",
     )
+    high_rewards: Literal["win", "exchange"] = Field(
+        "exchange",
+        description="the assignment earns 1 for a win; with exchange also the share of health that the enemies lose, "
+        "less the share that the agents lose",
+    )
     episode_limit: int | None = Field(None, ge=1, description="steps of an episode; null: the map's")
 
 
@@ -99,3 +104,18 @@ def task_rewards(rule: str, lost: Array, died: Array, attacked: Array) -> Array:
     share = np.where(attacked.any(0), attacked, True).astype(np.float64)
     earned: Array = (lost + died) * share / share.sum(0)
     return earned.astype(np.float32)
+
+
+def high_reward(rule: str, won: bool, lost: Array, full: Array, n: int) -> float:
+    """What the assignment earns in a step.
+
+    Args:
+        rule: ``win``: 1 for a win. ``exchange``: that and the share of all health that the enemies lost, less the share
+            that the agents lost.
+        won: the battle.
+        lost: [N + M] life and shield lost by agents, then enemies; negative where a shield regenerates.
+        full: [N + M] life and shield at full health.
+        n: agents.
+    """
+    exchange = lost[n:].sum() / full[n:].sum() - lost[:n].sum() / full[:n].sum()
+    return float(won) + (float(exchange) if rule == "exchange" else 0.0)

@@ -24,7 +24,7 @@ from envs.skirmish_kernel import FIRST_ATTACK, LEAST_DAMAGE, NORTH
 from envs.skirmish_maps import load_map, map_names
 from envs.skirmish_views import AGENT_COLUMNS, CENTER, SIGHT, TASK_COLUMNS
 from envs.skirmish_world import ally_order, expand
-from envs.smac_tasks import VolleyDamage, capacities, task_rewards, volleys_needed
+from envs.smac_tasks import VolleyDamage, capacities, high_reward, task_rewards, volleys_needed
 from envs.starcraft2_options import Sc2Options
 from envs.starcraft2_preflight import check
 
@@ -171,9 +171,14 @@ class StarCraft2(MultiAgentEnv):
             self._metrics = self._measure(won)
             self._under_way = False
             self._lost_in_a_row = self._lost_since = 0
-        high, low = np.array(won, dtype=np.float32), self._task_reward(before, self._left(), actions)
+        left, full = self._left(), self._units()[:, _MAX_LIFE] + self._units()[:, _MAX_SHIELD]
+        high = high_reward(self._options.high_rewards, won, before - left, full, self.info.n_agents)
+        rewards = {
+            "reward_high": np.array(high, dtype=np.float32),
+            "task_reward": self._task_reward(before, left, full, actions),
+        }
         ended = over and not truncated, truncated
-        return self._observation, float(reward), *ended, {"reward_high": high, "task_reward": low}
+        return self._observation, float(reward), *ended, rewards
 
     def _drop(self, lost: Exception) -> tuple[dict[str, Array], float, bool, bool, dict[str, Array]]:
         self._under_way = False
@@ -183,12 +188,12 @@ class StarCraft2(MultiAgentEnv):
         nothing = {"reward_high": np.zeros((), dtype=np.float32), "task_reward": np.zeros(shape, dtype=np.float32)}
         return self._observation, 0.0, False, False, nothing | {DROPPED: np.array(True)}
 
-    def _task_reward(self, before: Array, left: Array, actions: Array) -> Array:
+    def _task_reward(self, before: Array, left: Array, full: Array, actions: Array) -> Array:
         """[N, M] what each agent would earn for each enemy; from health, as smac's counts of deaths are not kept up."""
-        n, units = self.info.n_agents, self._units()
-        before, left, full = before[n:], left[n:], (units[:, _MAX_LIFE] + units[:, _MAX_SHIELD])[n:]
-        attacked = np.asarray(actions)[:, None] == FIRST_ATTACK + np.arange(len(full))
-        lost = np.maximum(before - left, 0.0) / full
+        n = self.info.n_agents
+        before, left = before[n:], left[n:]
+        attacked = np.asarray(actions)[:, None] == FIRST_ATTACK + np.arange(len(left))
+        lost = np.maximum(before - left, 0.0) / full[n:]
         return task_rewards(self._options.task_rewards, lost, (before > 0) & (left <= 0), attacked)
 
     def _units(self) -> Array:

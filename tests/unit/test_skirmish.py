@@ -11,7 +11,7 @@ from support.skirmishes import ATTACK, EAST, NORTH, SOUTH, STOP, WEST, start, st
 
 from envs.skirmish_maps import DIFFICULTIES, map_names
 from envs.skirmish_world import TARGET, VOLLEYS
-from envs.smac_tasks import task_rewards
+from envs.smac_tasks import high_reward, task_rewards
 
 # SMAC's own numbers: length of observation and state, actions, limit.
 SMAC_SIZES = {
@@ -305,22 +305,34 @@ class TestRewards:
         earned = sum(step(env, ATTACK, STOP).extras["task_reward"][0] for _ in range(3))
         assert earned.tolist() == [[1, 0], [1, 0]]
 
-    def test_the_rule_of_the_game_is_that_of_the_simulator(self, tmp_path):
-        env, rng = start("3m", task_rewards="damage"), np.random.default_rng(0)
-        seen = 0
-        for _ in range(60):
-            before = env._world.units[0, 2:4, 3:].sum(0)
-            actions = [rng.choice(np.flatnonzero(row)) for row in env.observation["avail_actions"][0]]
+    @pytest.mark.parametrize("rule", ["win", "exchange"])
+    def test_the_rules_of_the_game_are_those_of_the_simulator(self, rule):
+        env, rng = start("3m", task_rewards="damage", high_rewards=rule, enemy_cooldown=3.0), np.random.default_rng(0)
+        full, seen = np.full(6, 45.0), 0
+        for _ in range(100):
+            before = env._world.units[0, 2:4].sum(0)
+            avail = env.observation["avail_actions"][0]
+            actions = [ATTACK if row[ATTACK] else rng.choice(np.flatnonzero(row)) for row in avail]
             result = step(env, *actions)
-            left = env._world.units[0, 2:4, 3:].sum(0)
+            left = env._world.units[0, 2:4].sum(0)
             attacked = np.array(actions)[:, None] == ATTACK + np.arange(3)
-            lost = np.maximum(before - left, 0) / 45
-            expected = task_rewards("damage", lost, (before > 0) & (left <= 0), attacked)
+            lost, died = np.maximum(before - left, 0)[3:] / 45, (before > 0)[3:] & (left <= 0)[3:]
+            expected = task_rewards("damage", lost, died, attacked)
             np.testing.assert_allclose(result.extras["task_reward"][0], expected, atol=1e-6)
+            won = bool((left[3:] <= 0).all() and (left[:3] > 0).any())
+            high = high_reward(rule, won, before - left, full, 3)
+            assert result.extras["reward_high"][0] == pytest.approx(high, abs=1e-6)
             seen += bool(expected.any())
             if result.terminated[0]:
                 env.reset()
         assert seen > 5
+
+    def test_a_won_exchange_is_worth_more_than_a_lost_one(self, tmp_path):
+        env = self.two_on_two(tmp_path, high_rewards="exchange")
+        assert step(env, ATTACK, STOP).extras["reward_high"][0] == pytest.approx(6 / 90)
+        env._world.units[0, 2, 2:] = 1.0, 0.0
+        total = sum(float(step(env, ATTACK, STOP).extras["reward_high"][0]) for _ in range(2))
+        assert total == pytest.approx(1 + 1 / 90, abs=1e-5)
 
 
 class TestCapacity:
