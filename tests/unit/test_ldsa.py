@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from support.q_learning import CPU, INFO, QMIX, episodes, learner
+from support.replays import played, small_config
 from torch import Tensor, nn
 
 from controllers.base import Clock
@@ -197,3 +198,10 @@ def test_subtasks_of_learning_are_no_matter_of_exploration() -> None:
     first, again = (float(built.loss(batch)[0].detach()) for _ in range(2))
     assert first != again
     assert built.controller._rng.bit_generator.state == before
+
+
+def test_the_replay_page_shows_the_subtask_of_every_agent_at_every_step() -> None:
+    panel = played(small_config("env_args.episode_limit=12", algorithm="ldsa"), 1)
+    shown = np.array(panel["episodes"][0]["internals"]["subtask"])
+    assert shown.shape == (panel["episodes"][0]["length"], 5)
+    assert set(shown.flatten().tolist()) <= set(range(4))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from support.q_learning import CPU, INFO, QMIX, episodes, learner
+from support.replays import played, small_config
 from support.small_runs import EARLY, play, small_parts, start_clock
 from torch import Tensor
 
@@ -242,11 +243,6 @@ def test_before_there_are_roles_all_actions_are_worth_the_same_in_three_equal_ro
     assert bool(built.agent.role_actions.all())
 
 
-def test_explain_tells_the_roles_followed() -> None:
-    batch = with_roles(episodes([7, 4], [True, True]))
-    assert rode().controller.explain(batch)["role"].tolist() == batch["roles"].squeeze(-1).tolist()
-
-
 def test_exploration_starts_anew_with_the_roles() -> None:
     controller = rode(roles=None).controller
     assert controller.epsilon(Clock(100, 0, 1000)) == pytest.approx(0.05)
@@ -350,3 +346,10 @@ def test_one_cluster_or_one_action_is_refused() -> None:
         rode(EnvInfo(n_agents=2, n_actions=1, obs_shape=2, state_shape=2, episode_limit=3), roles=None)
     with pytest.raises(UserError, match="needs a mixer"):
         small_parts("rode", "navigation", "mixer=null")
+
+
+def test_the_replay_page_shows_the_role_of_every_agent_at_every_step() -> None:
+    panel = played(small_config("env_args.episode_limit=12", algorithm="rode"), 1)
+    shown = np.array(panel["episodes"][0]["internals"]["role"])
+    assert shown.shape == (panel["episodes"][0]["length"], 5)
+    assert set(shown.flatten().tolist()) <= set(range(3))
