@@ -34,12 +34,12 @@ def write_fight(name: str, title: str, source: Source, study: Study, output: Out
     down = -(-len(shown) // ACROSS)
     with mpl.rc_context(STYLE | {"axes.grid": False}):
         figure = Figure(figsize=(7.0, 1.85 * down + 0.3), layout="constrained")
-        panels = figure.subplots(down, ACROSS, squeeze=False).flat
+        panels = list(figure.subplots(down, ACROSS, squeeze=False).flat)
         for axes in panels:
             axes.set_axis_off()
         for axes, index in zip(panels, shown, strict=False):
             axes.set_axis_on()
-            _field(axes, events[index])
+            _field(axes, events[index], events[0])
     output.figure(name, figure)
     output.csv(
         name,
@@ -57,7 +57,7 @@ def write_fight(name: str, title: str, source: Source, study: Study, output: Out
             "",
             f"Test episode {number + 1}, {'won' if episode['success'] else 'lost'} after {episode['length']} steps"
             f"{' (the first one that was won)' if episode['success'] else ''}. Dots are agents, in the color of the "
-            "enemy that they are given and joined to it by a line; diamonds are enemies, the paler the weaker.",
+            "enemy that they are given and joined to it by a line; numbered diamonds are enemies, the paler the weaker.",
             "",
             *markdown_table(
                 ["step", "agents", "enemies", "capacity", "agents on each enemy"],
@@ -84,14 +84,16 @@ def _loads(event: Found) -> list[str]:
     return [str(given.count(task)) if alive else NOTHING for task, alive in enumerate(event["task_alive"])]
 
 
-def _field(axes: Axes, event: Found) -> None:
+def _field(axes: Axes, event: Found, first: Found) -> None:
     agents, tasks = np.array(event["agents"]), np.array(event["tasks"])
-    health = event.get("health", [1.0] * len(tasks))
+    left = np.array(event["health"]) / np.array(first["health"]) if "health" in event else np.ones(len(tasks))
     for task, (x, y) in enumerate(tasks):
         color = COLORS[task % len(COLORS)]
         if event["task_alive"][task]:
-            axes.scatter(x, y, s=42, marker="D", color=color, alpha=0.15 + 0.85 * min(1.0, health[task]), linewidths=0)
-            axes.scatter(x, y, s=42, marker="D", facecolors="none", edgecolors=color, linewidths=0.8)
+            alpha = 0.15 + 0.85 * float(np.clip(left[task], 0, 1))
+            axes.scatter(x, y, s=52, marker="D", color=color, alpha=alpha, linewidths=0)
+            axes.scatter(x, y, s=52, marker="D", facecolors="none", edgecolors=color, linewidths=0.8)
+            axes.annotate(str(task + 1), (x, y), (5, 0), textcoords="offset points", fontsize=6, va="center")
     for agent, (x, y) in enumerate(agents):
         if event["agent_alive"][agent]:
             task = event["assign"][agent]

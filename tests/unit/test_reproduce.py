@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.image import imread
 
 import commands.reproduce as reproduce
 from components.config import load_config
@@ -148,6 +149,8 @@ def test_all_in_its_smallest_form_runs_measures_and_renders_everything(made: Pat
     for name in ARTIFACTS:
         assert f"{name}.md" in written
         assert {f"{name}.png", f"{name}.svg", f"{name}.csv", f"{name}_curves.csv", f"{name}_bars.png"} & written
+    for path in (made / "out").glob("*.png"):
+        assert imread(path)[..., :3].std() > 0.02, f"{path.name} is blank"
     for path in (made / "out").glob("*.md"):
         text = path.read_text()
         assert "quick: one seed and short runs, not a result" in text
