@@ -57,7 +57,7 @@ def write_fight(name: str, title: str, source: Source, study: Study, output: Out
             "",
             f"Test episode {number + 1}, {'won' if episode['success'] else 'lost'} after {episode['length']} steps"
             f"{' (the first one that was won)' if episode['success'] else ''}. Dots are agents, in the color of the "
-            "enemy that they are given and joined to it by a line; numbered diamonds are enemies, the paler the weaker.",
+            "enemy that they are given and joined to it by a line; diamonds are enemies, the paler the weaker.",
             "",
             *markdown_table(
                 ["step", "agents", "enemies", "capacity", "agents on each enemy"],
