@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OUTPUT = Path("results/reproduction")
 QUICK_OUTPUT = Path("results/reproduction_quick")
 # Small enough for all tables and figures in a quarter of an hour on two cores; nothing is learned well.
-QUICK = ("t_max=30000", "test_interval=5000", "log_interval=5000", "test_nepisode=32", "final_nepisode=50")
+QUICK = ("t_max=6000", "test_interval=2000", "log_interval=2000", "test_nepisode=32", "final_nepisode=50")
 
 _EXAMPLES = """examples:
   python src/main.py reproduce table1
