@@ -54,21 +54,35 @@ JOBS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "qmix_mlp": ("qmix", "navigation", (*PLAIN, "agent=mlp")),
     "qmix_gru": ("qmix", "navigation", (*PLAIN, "agent=gru")),
 }
+# As their files have them.
+IN_FIGHTS = (
+    *("lpmarl", "dec_lpmarl", "iql", "vdn", "qmix", "qplex", "maddpg", "maac"),
+    *("mappo", "ippo", "seac", "hsd", "rode", "ldsa"),
+)
+FIGHTS: dict[str, tuple[str, str, tuple[str, ...]]] = {f"{name}_on_3m": (name, "skirmish", ()) for name in IN_FIGHTS}
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure: windows of that many CPU seconds each, for environments and for training."""
+    """How long to measure: windows of that many CPU seconds each, for environments and for training; and which."""
 
     windows: int
     env_seconds: float
     train_seconds: float
     batch_sizes: tuple[int, ...]
     battle_sizes: tuple[int, ...]
+    jobs: Mapping[str, tuple[str, str, tuple[str, ...]]]
 
 
-FULL = Effort(windows=5, env_seconds=0.4, train_seconds=2.0, batch_sizes=(1, 32, 1024), battle_sizes=(1, 512))
-QUICK = Effort(windows=2, env_seconds=0.02, train_seconds=0.1, batch_sizes=(1, 32), battle_sizes=(1, 8))
+FULL = Effort(
+    windows=5,
+    env_seconds=0.4,
+    train_seconds=2.0,
+    batch_sizes=(1, 32, 1024),
+    battle_sizes=(1, 512),
+    jobs={**JOBS, **FIGHTS},
+)
+QUICK = Effort(windows=2, env_seconds=0.02, train_seconds=0.1, batch_sizes=(1, 32), battle_sizes=(1, 8), jobs=JOBS)
 
 
 def main() -> int:
@@ -81,7 +95,7 @@ def main() -> int:
     environments = [measure_env(n, m, batch_size, effort) for n, m in SIZES for batch_size in effort.batch_sizes]
     battles = [measure_skirmish(name, size, effort) for name in MAPS for size in effort.battle_sizes]
     reference = measure_mpe2(effort)
-    training = {name: measure_training(name, effort) for name in JOBS}
+    training = {name: measure_training(name, *job, effort) for name, job in effort.jobs.items()}
     facts = {**machine(), "load_average_before": load_before, "load_average_after": os.getloadavg()}
     document = {
         "unit": "environment steps per CPU second",
@@ -198,10 +212,9 @@ def measure_mpe2(effort: Effort) -> dict[str, Any] | None:
     return {"env": "simple_spread", "n_agents": 3, "n_envs": 1, "version": installed("mpe2"), **found}
 
 
-def measure_training(name: str, effort: Effort) -> dict[str, Any]:
+def measure_training(name: str, algorithm: str, env: str, overrides: tuple[str, ...], effort: Effort) -> dict[str, Any]:
     """Collect, store, update: the loop of ``experiment.train`` without evaluation, logs and checkpoints."""
     tell(f"training {name}")
-    algorithm, env, overrides = JOBS[name]
     config = load_config(algorithm, env, [*COMMON, *overrides])
     parts = build(config)
     rounds = training_rounds(parts, config.run.t_max)
