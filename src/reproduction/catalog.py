@@ -361,9 +361,37 @@ LIMITS = Table(
 )
 
 _FIG2, _FIG3 = "Figure 2: learned scores of one state beside the distances", "Figure 3: an episode of 10 agents"
+_ASSIGNED_BY: dict[str, tuple[str, tuple[str, ...]]] = {
+    "lpmarl": ("LPMARL's scores", ()),
+    "lp_distance": ("LP on the distance", ("high_policy=lp_distance",)),
+    "greedy": ("nearest enemy, no limit", ("high_policy=greedy",)),
+    "random_feasible": ("random feasible", ("high_policy=random_feasible",)),
+}
+_OF_LPMARL = {
+    "medium_3m": ("combat", "3m, medium"),
+    "medium_8m": ("combat", "8m, medium"),
+    "two_groups": ("combat_limits", "two groups"),
+    "missiles": ("combat_limits", "missiles"),
+}
+ASSIGNERS = Table(
+    "assigners",
+    "Who assigns in a fight: battles won by the low level of LPMARL's runs",
+    (WON,),
+    {key: title for key, (title, _) in _ASSIGNED_BY.items()},
+    {key: title for key, (_, title) in _OF_LPMARL.items()},
+    {
+        (row, column): Source(Runs(owner, "lpmarl", column), overrides)
+        for row, (_, overrides) in _ASSIGNED_BY.items()
+        for column, (owner, _) in _OF_LPMARL.items()
+    },
+    in_paper=False,
+    settings_down=True,
+    note="On the simulator. All play the low level that LPMARL's runs have learned; they differ in what assigns enemies.",
+)
+
 _FIG8 = "Figure 8: the assignments of a fight"
 FIG8_FIGHT = Source(Runs("combat", "lpmarl", "medium_8m", first_seed=True), kind=EVENTS)
-TABLES = (TABLE1, TABLE2, TABLE6, FIG6_TABLE, CROWDED, BEYOND, TABLE3, LIMITS)
+TABLES = (TABLE1, TABLE2, TABLE6, FIG6_TABLE, CROWDED, BEYOND, TABLE3, LIMITS, ASSIGNERS)
 ARTIFACTS = {
     artifact.name: artifact
     for artifact in (
@@ -385,6 +413,7 @@ ARTIFACTS = {
         _table(CROWDED),
         _table(TABLE3),
         _table(LIMITS),
+        _table(ASSIGNERS),
         Artifact(
             "fig8", _FIG8, (FIG8_FIGHT,), lambda study, _, out: write_fight("fig8", _FIG8, FIG8_FIGHT, study, out)
         ),
