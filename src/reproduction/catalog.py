@@ -386,7 +386,7 @@ ASSIGNERS = Table(
     },
     in_paper=False,
     settings_down=True,
-    note="On the simulator. All play the low level that LPMARL's runs have learned; they differ in what assigns enemies.",
+    note="On the simulator. All play the low level that LPMARL's runs learned; what assigns the enemies differs.",
 )
 
 _FIG8 = "Figure 8: the assignments of a fight"
