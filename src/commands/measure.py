@@ -93,7 +93,7 @@ def _events(path: Path, overrides: Sequence[str], count: int) -> Found:
     Returns:
         ``episodes``, each with ``success``, ``length`` and ``events``: lists with one entry for each decision of the
         step ``t``, places ``agents`` [N, 2] and ``tasks`` [M, 2], ``agent_alive``, ``task_alive``, ``assign``,
-        ``capacity``, and ``health`` [M], the share that tasks have left, where the environment knows it.
+        ``capacity``, and ``health`` [M], the cost of that name, where the environment knows it.
     """
     _, played = _play(path, overrides, count)
     if "assign" not in played.batch:
