@@ -14,7 +14,7 @@ from torch import Tensor
 from components.episode_buffer import ReplayBuffer, StepIndex
 from controllers.task_structure import Observed, low_availability
 from envs.base import Array, TaskInfo
-from learners.returns import segments
+from learners.returns import n_step_segments, segments
 from modules.graph import Graph, build_graph
 
 
@@ -102,7 +102,7 @@ def sample_states(buffer: ReplayBuffer, count: int, device: torch.device) -> Obs
 
 
 def sample_high(
-    buffer: ReplayBuffer, count: int, gamma: float, rng: np.random.Generator, device: torch.device
+    buffer: ReplayBuffer, count: int, gamma: float, n_step: int, rng: np.random.Generator, device: torch.device
 ) -> HighBatch:
     """At most ``count`` decisions of uniformly drawn episodes.
 
@@ -110,6 +110,7 @@ def sample_high(
         buffer: holds LPMARL's episodes.
         count: K.
         gamma: high-level discount per step.
+        n_step: decisions that a segment spans.
         rng: picks among the decisions of the drawn episodes.
         device: where the batch is wanted.
     """
@@ -120,6 +121,7 @@ def sample_high(
         buffer.lengths(ids),
         gamma,
     )
+    cut = n_step_segments(cut, n_step)
     picks = torch.from_numpy(rng.permutation(len(cut.start))[:count])
     start = StepIndex(ids[cut.episode[picks]], cut.start[picks])
     end = StepIndex(start.episode, cut.end[picks])

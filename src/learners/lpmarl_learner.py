@@ -24,7 +24,7 @@ from controllers.lpmarl_controller import LpmarlController
 from controllers.task_structure import network_dims
 from envs.base import EnvInfo
 from learners.base import Learner, Metrics, adam, blend_target, read_metrics, step
-from learners.lpmarl_batches import LowBatch, sample_high, sample_low
+from learners.lpmarl_batches import HighBatch, LowBatch, sample_high, sample_low
 from learners.lpmarl_high import HIGH_LEVELS
 from learners.lpmarl_options import UNAVAILABLE, LpmarlLearnerOptions
 from modules.critics.lpmarl_critic import LpmarlCritic
@@ -96,8 +96,7 @@ class LpmarlLearner(Learner):
         loss, more = self.low_actor_loss(low, values)
         metrics |= more
         if self.high is not None and self.updates % self.options.high_interval == 0:
-            count, gamma = self.options.batch_size_high, self.options.gamma_high
-            high = sample_high(buffer, count, gamma, self._rng, self.device)
+            high = self._sample_high(buffer)
             values, high_loss, more = self.high.critic_loss(high)
             step(self.optimizers["high_critic"], high_loss, clip)
             blend_target(self.target.high, self.critic.high, self.options.target_update_tau)
@@ -184,6 +183,11 @@ class LpmarlLearner(Learner):
         options, tasks = self.options, self.controller.tasks
         low = sample_low(buffer, options.batch_size_low, tasks, options.relabel, self._rng, self.device)
         return low._replace(reward=low.reward * options.low_reward_scale)
+
+    def _sample_high(self, buffer: ReplayBuffer) -> HighBatch:
+        options = self.options
+        count, gamma, n_step = options.batch_size_high, options.gamma_high, options.n_step_high
+        return sample_high(buffer, count, gamma, n_step, self._rng, self.device)
 
     def _decay_lr(self, clock: Clock) -> None:
         hold = self.options.lr_hold

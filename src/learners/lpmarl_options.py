@@ -29,6 +29,9 @@ class LpmarlLearnerOptions(Options):
     batch_size_high: int = Field(256, ge=1, description="decisions of one high-level update")
     high_interval: int = Field(2, ge=1, description="low-level updates for each high-level update")
     gamma_high: float = Field(0.95, ge=0, le=1, description="high-level discount per environment step")
+    n_step_high: int = Field(
+        1, ge=1, description="decisions whose rewards a high-level target adds up before a value follows"
+    )
     high_target: Literal["feasible_max", "per_agent_max", "actor"] = Field(
         "feasible_max", description="next value: best feasible assignment, eq. 14 as printed, or the actor's assignment"
     )

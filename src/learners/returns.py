@@ -99,3 +99,19 @@ def segments(rewards: Tensor, decide: Tensor, lengths: Tensor, gamma: float) -> 
     ret = before[episode, end] - before[episode, start]
     discount = (gamma ** (end - start).to(torch.float64)) * (end < lengths[episode])
     return Segments(episode, start, end, ret.float(), discount.float())
+
+
+def n_step_segments(cut: Segments, n: int) -> Segments:
+    """The stretch from each decision to the n-th after it, or to the end of the episode.
+
+    The policy's own later decisions are in it as they were made: no correction for what it would do now.
+    """
+    ret, discount, end = cut.ret, cut.discount, cut.end
+    # Decisions are in order, so that the next row is the next decision wherever the episode goes on.
+    goes_on = cut.discount > 0
+    following = (torch.arange(len(end), device=end.device) + 1).clamp(max=max(len(end) - 1, 0))
+    for _ in range(n - 1):
+        ret = torch.where(goes_on, cut.ret + cut.discount * ret[following], cut.ret)
+        end = torch.where(goes_on, end[following], cut.end)
+        discount = torch.where(goes_on, cut.discount * discount[following], cut.discount)
+    return cut._replace(ret=ret, discount=discount, end=end)

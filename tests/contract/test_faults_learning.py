@@ -80,7 +80,10 @@ def losses(parts: Parts, drawn: np.ndarray) -> list[torch.Tensor]:
     every = StepIndex(torch.repeat_interleave(ids, lengths), torch.cat([torch.arange(int(n)) for n in lengths]))
     buffer.sample_steps = lambda count: every
     buffer.sample_ids = lambda count: ids
-    high = sample_high(buffer, 10_000, learner.options.gamma_high, np.random.default_rng(0), torch.device("cpu"))
+    options = learner.options
+    high = sample_high(
+        buffer, 10_000, options.gamma_high, options.n_step_high, np.random.default_rng(0), torch.device("cpu")
+    )
     return [learner.low_critic_loss(learner._sample_low(buffer))[1], learner.high.critic_loss(high)[1]]
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from learners.returns import segments, td_lambda_targets
+from learners.returns import n_step_segments, segments, td_lambda_targets
 
 GAMMA = 0.9
 
@@ -107,3 +107,39 @@ def test_segments_stay_exact_late_in_long_episodes() -> None:
 
 def test_segments_of_an_episode_without_decisions_are_none() -> None:
     assert segments(torch.ones(1, 5), torch.zeros(1, 5), torch.tensor([4]), GAMMA).start.numel() == 0
+
+
+def test_n_step_segments_add_up_what_follows_until_the_episode_ends() -> None:
+    rewards = torch.arange(1.0, 17.0).expand(2, -1)
+    decide = torch.zeros(2, 16)
+    decide[0, [0, 4, 9]] = 1
+    decide[1, [0, 2]] = 1
+    one = segments(rewards, decide, torch.tensor([13, 3]), GAMMA)
+    two = n_step_segments(one, 2)
+
+    def earned(start: int, end: int) -> float:
+        return sum(GAMMA ** (t - start) * (t + 1) for t in range(start, end))
+
+    assert two.start.tolist() == [0, 4, 9, 0, 2]
+    # The last decision of an episode knows nothing of the next episode in the batch.
+    assert two.end.tolist() == [9, 13, 13, 3, 3]
+    assert two.ret.tolist() == pytest.approx([earned(0, 9), earned(4, 13), earned(9, 13), earned(0, 3), earned(2, 3)])
+    assert two.discount.tolist() == pytest.approx([GAMMA**9, 0.0, 0.0, 0.0, 0.0])
+
+
+def test_n_step_segments_of_one_step_are_the_segments_and_of_many_steps_whole_returns() -> None:
+    generator = torch.Generator().manual_seed(6)
+    lengths = torch.randint(1, 21, (40,), generator=generator)
+    rewards = torch.randn((40, 21), generator=generator)
+    decide = (torch.rand((40, 21), generator=generator) < 0.3).to(torch.uint8)
+    one = segments(rewards, decide, lengths, 0.9)
+    assert all(torch.equal(a, b) for a, b in zip(n_step_segments(one, 1), one, strict=True))
+    whole = n_step_segments(one, 25)
+    for row, start, end, ret, discount in zip(*(field.tolist() for field in whole), strict=True):
+        length = int(lengths[row])
+        assert (end, discount) == (length, 0.0)
+        assert ret == pytest.approx(
+            sum(0.9 ** (t - start) * rewards[row, t].item() for t in range(start, length)), abs=1e-5
+        )
+    none = segments(torch.ones(1, 5), torch.zeros(1, 5), torch.tensor([4]), GAMMA)
+    assert n_step_segments(none, 3).start.numel() == 0
