@@ -96,7 +96,7 @@ class Rewards(NamedTuple):
         scale: divides every reward; 1 = off.
         limit_ends: a battle out of time has ended for good.
         task_damage: agents earn their share of what their attacks do, not only 1 when their enemy dies.
-        exchange: the high level earns the exchange of health too, not only 1 for a win.
+        exchange: the high level earns the exchange of health and units instead of 1 for a win.
         ally_health, enemy_health: life and shield of each side at full health.
     """
 
@@ -356,7 +356,7 @@ def judge(
 ) -> None:
     """Reward of a world's step, kills, and whether its battle has ended."""
     u = units.shape[1]
-    hurt = deaths = lost = own = 0.0
+    hurt = deaths = lost = own = killed = fallen = 0.0
     allies = enemies = 0
     for i in range(u):
         before, left = scratch[BEFORE, i], units[LIFE, i] + units[SHIELD, i]
@@ -364,10 +364,12 @@ def judge(
         if i < n:
             allies += left > 0.0
             own += before - left
+            fallen += died
             lost += before - left + rewards.death_value * died
         else:
             enemies += left > 0.0
             hurt += before - left
+            killed += died
             deaths += rewards.death_value * died
     over, won, beaten = allies == 0 or enemies == 0, enemies == 0 and allies > 0, allies == 0 and enemies > 0
     if rewards.sparse:
@@ -380,7 +382,8 @@ def judge(
     outcome[WON] = won
     outcome[HIGH] = won
     if rewards.exchange:
-        outcome[HIGH] += hurt / rewards.enemy_health - own / rewards.ally_health
+        health = hurt / rewards.enemy_health - own / rewards.ally_health
+        outcome[HIGH] = 0.5 * (health + killed / (u - n) - fallen / n)
     outcome[DEAD_ALLIES], outcome[DEAD_ENEMIES] = n - allies, u - n - enemies
     ended[TERMINATED] = over or (out_of_time and rewards.limit_ends)
     ended[TRUNCATED] = out_of_time and not over and not rewards.limit_ends

@@ -32,8 +32,8 @@ class CombatOptions(Options):
     )
     high_rewards: Literal["win", "exchange"] = Field(
         "exchange",
-        description="the assignment earns 1 for a win; with exchange also the share of health that the enemies lose, "
-        "less the share that the agents lose",
+        description="the assignment earns 1 for a win, or the exchange: what the enemies lose less what the agents "
+        "lose, half of it as shares of health and half as shares of units",
     )
     episode_limit: int | None = Field(None, ge=1, description="steps of an episode; null: the map's")
 
@@ -106,16 +106,20 @@ def task_rewards(rule: str, lost: Array, died: Array, attacked: Array) -> Array:
     return earned.astype(np.float32)
 
 
-def high_reward(rule: str, won: bool, lost: Array, full: Array, n: int) -> float:
+def high_reward(rule: str, won: bool, before: Array, left: Array, full: Array, n: int) -> float:
     """What the assignment earns in a step.
 
     Args:
-        rule: ``win``: 1 for a win. ``exchange``: that and the share of all health that the enemies lost, less the share
-            that the agents lost.
+        rule: ``win``: 1 for a win. ``exchange``: what the enemies lost less what the agents lost, half of it as shares
+            of health and half as shares of units; a win without a loss earns 1 in all.
         won: the battle.
-        lost: [N + M] life and shield lost by agents, then enemies; negative where a shield regenerates.
-        full: [N + M] life and shield at full health.
+        before: [N + M] life and shield of agents, then enemies, before the step.
+        left: [N + M] after it; more where a shield regenerates.
+        full: [N + M] at full health.
         n: agents.
     """
-    exchange = lost[n:].sum() / full[n:].sum() - lost[:n].sum() / full[:n].sum()
-    return float(won) + (float(exchange) if rule == "exchange" else 0.0)
+    if rule == "win":
+        return float(won)
+    lost, died = before - left, (before > 0) & (left <= 0)
+    health = lost[n:].sum() / full[n:].sum() - lost[:n].sum() / full[:n].sum()
+    return float(0.5 * (health + died[n:].mean() - died[:n].mean()))

@@ -172,7 +172,7 @@ class StarCraft2(MultiAgentEnv):
             self._under_way = False
             self._lost_in_a_row = self._lost_since = 0
         left, full = self._left(), self._units()[:, _MAX_LIFE] + self._units()[:, _MAX_SHIELD]
-        high = high_reward(self._options.high_rewards, won, before - left, full, self.info.n_agents)
+        high = high_reward(self._options.high_rewards, won, before, left, full, self.info.n_agents)
         rewards = {
             "reward_high": np.array(high, dtype=np.float32),
             "task_reward": self._task_reward(before, left, full, actions),

@@ -320,19 +320,20 @@ class TestRewards:
             expected = task_rewards("damage", lost, died, attacked)
             np.testing.assert_allclose(result.extras["task_reward"][0], expected, atol=1e-6)
             won = bool((left[3:] <= 0).all() and (left[:3] > 0).any())
-            high = high_reward(rule, won, before - left, full, 3)
+            high = high_reward(rule, won, before, left, full, 3)
             assert result.extras["reward_high"][0] == pytest.approx(high, abs=1e-6)
             seen += bool(expected.any())
             if result.terminated[0]:
                 env.reset()
         assert seen > 5
 
-    def test_a_won_exchange_is_worth_more_than_a_lost_one(self, tmp_path):
+    def test_the_exchange_is_half_health_half_units(self, tmp_path):
         env = self.two_on_two(tmp_path, high_rewards="exchange")
-        assert step(env, ATTACK, STOP).extras["reward_high"][0] == pytest.approx(6 / 90)
+        assert step(env, ATTACK, STOP).extras["reward_high"][0] == pytest.approx(0.5 * 6 / 90)
         env._world.units[0, 2, 2:] = 1.0, 0.0
         total = sum(float(step(env, ATTACK, STOP).extras["reward_high"][0]) for _ in range(2))
-        assert total == pytest.approx(1 + 1 / 90, abs=1e-5)
+        # One of the two enemies dies of its last point of life, and none of the agents.
+        assert total == pytest.approx(0.5 * (1 / 90 + 1 / 2), abs=1e-5)
 
 
 class TestCapacity:
