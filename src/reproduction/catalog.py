@@ -328,14 +328,18 @@ _COMBAT = {
     "random_feasible": "random feasible",
     "qmix": "QMIX",
     "vdn": "VDN",
+    "rode": "RODE",
+    "seac": "SEAC",
+    "ldsa": "LDSA",
+    "mappo": "MAPPO",
     "qmix_dense": "QMIX, dense reward",
 }
 _MAPS = ("3m", "8m", "3s_vs_5z", "2m_vs_1z")
 _FIGHTS = {f"{level}_{name}": f"{name}, {level}" for level in ("easy", "medium") for name in _MAPS}
 _IN_FIGHTS = (
     "The flat reward is 1 for a win and -1 for a defeat, but for the row of dense rewards. LPMARL and its relatives do "
-    "not use it: agents earn what their own attacks do to their enemy, assignments the exchange of health and 1 for a "
-    "win. 2m_vs_1z has one enemy, so that every assignment is the same there."
+    "not use it: agents earn what their own attacks do to their enemy, assignments the exchange of health and units. "
+    "2m_vs_1z has one enemy, so that every assignment is the same there."
 )
 TABLE3 = Table(
     "table3",
