@@ -18,7 +18,8 @@ from launchers.jobs import Job, make_jobs
 from launchers.local import usable_cpus
 from launchers.tasks import DONE, FAILED, WAITING, Task, make_tasks
 from reports.run_records import find_runs
-from reproduction.catalog import ALL, ARTIFACTS, PLACES, TABLES, Artifact
+from reproduction.artifacts import Artifact
+from reproduction.catalog import ALL, ARTIFACTS, PLACES, TABLES
 from reproduction.output import Output, about
 from reproduction.paper import PaperNumbers, read_paper_numbers
 from reproduction.points import Store, measure_missing

@@ -1,0 +1,104 @@
+"""The tables and figures of fights: which runs and measurements each is made of."""
+
+from __future__ import annotations
+
+from reproduction.artifacts import Artifact, of_table, trained
+from reproduction.fights import write_fight
+from reproduction.specs import EVENTS, STEPS, WON, Runs, Source, Table
+
+_COMBAT = {
+    "lpmarl": "LPMARL",
+    "lpmarl_no_limit": "LPMARL without limit",
+    "dec_lpmarl": "Dec-LPMARL",
+    "no_lp": "No-LP",
+    "lp_distance": "LP-distance",
+    "random_feasible": "random feasible",
+    "qmix": "QMIX",
+    "vdn": "VDN",
+    "rode": "RODE",
+    "seac": "SEAC",
+    "ldsa": "LDSA",
+    "mappo": "MAPPO",
+    "qmix_dense": "QMIX, dense reward",
+}
+_MAPS = ("3m", "8m", "3s_vs_5z", "2m_vs_1z")
+_FIGHTS = {f"{level}_{name}": f"{name}, {level}" for level in ("easy", "medium") for name in _MAPS}
+_IN_FIGHTS = (
+    "The flat reward is 1 for a win and -1 for a defeat, but for the row of dense rewards. LPMARL and its relatives do "
+    "not use it: agents earn what their own attacks do to their enemy, assignments the exchange of health and units. "
+    "2m_vs_1z has one enemy, so that every assignment is the same there."
+)
+TABLE3 = Table(
+    "table3",
+    "Table 3 on the simulator: battles won (not StarCraft II, whose win rates are other numbers)",
+    (WON, STEPS),
+    _COMBAT,
+    _FIGHTS,
+    trained("combat", list(_COMBAT), list(_FIGHTS)),
+    in_paper=False,
+    settings_down=True,
+    note=_IN_FIGHTS,
+)
+TABLE3_GAME = Table(
+    "table3_sc2",
+    "Table 3 in StarCraft II: battles won",
+    (WON, STEPS),
+    _COMBAT,
+    {f"sc2_{name}": name for name in _MAPS},
+    trained("starcraft", list(_COMBAT), [f"sc2_{name}" for name in _MAPS]),
+    in_paper=False,
+    settings_down=True,
+    note=_IN_FIGHTS,
+)
+_LIMITED = ("lpmarl", "lpmarl_no_limit", "lp_distance", "random_feasible")
+_LIMITS = {"two_groups": "two groups, limit: half of the enemies", "missiles": "missiles, limit: shots to kill"}
+LIMITS = Table(
+    "limits",
+    "Fights in which a limit is worth something: battles won",
+    (WON, STEPS),
+    {row: _COMBAT[row] for row in _LIMITED},
+    _LIMITS,
+    trained("combat_limits", list(_LIMITED), list(_LIMITS)),
+    in_paper=False,
+    settings_down=True,
+    note="On the simulator. All rows but the second have the limit that the setting names.",
+)
+
+_ASSIGNED_BY: dict[str, tuple[str, tuple[str, ...]]] = {
+    "lpmarl": ("LPMARL's scores", ()),
+    "lp_distance": ("LP on the distance", ("high_policy=lp_distance",)),
+    "greedy": ("nearest enemy, no limit", ("high_policy=greedy",)),
+    "random_feasible": ("random feasible", ("high_policy=random_feasible",)),
+}
+_OF_LPMARL = {
+    "medium_3m": ("combat", "3m, medium"),
+    "medium_8m": ("combat", "8m, medium"),
+    "two_groups": ("combat_limits", "two groups"),
+    "missiles": ("combat_limits", "missiles"),
+}
+ASSIGNERS = Table(
+    "assigners",
+    "Who assigns in a fight: battles won by the low level of LPMARL's runs",
+    (WON,),
+    {key: title for key, (title, _) in _ASSIGNED_BY.items()},
+    {key: title for key, (_, title) in _OF_LPMARL.items()},
+    {
+        (row, column): Source(Runs(owner, "lpmarl", column), overrides)
+        for row, (_, overrides) in _ASSIGNED_BY.items()
+        for column, (owner, _) in _OF_LPMARL.items()
+    },
+    in_paper=False,
+    settings_down=True,
+    note="On the simulator. All play the low level that LPMARL's runs learned; what assigns the enemies differs.",
+)
+
+_FIG8 = "Figure 8: the assignments of a fight"
+FIG8_FIGHT = Source(Runs("combat", "lpmarl", "medium_8m", first_seed=True), kind=EVENTS)
+FIGHTS = (
+    of_table(TABLE3),
+    of_table(LIMITS),
+    of_table(ASSIGNERS),
+    Artifact("fig8", _FIG8, (FIG8_FIGHT,), lambda study, _, out: write_fight("fig8", _FIG8, FIG8_FIGHT, study, out)),
+)
+FIGHT_TABLES = (TABLE3, LIMITS, ASSIGNERS)
+FIGHTS_IN_THE_GAME = {"table3": of_table(TABLE3_GAME)}
