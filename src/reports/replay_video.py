@@ -23,6 +23,7 @@ WIDTH, HEIGHT, DPI = 1280, 720, 100
 FRAMES_PER_SECOND = 6
 # The last state of an episode stays for so many frames.
 PAUSE = 6
+FAR = 1.25
 TRAIL = 12
 CODECS = {
     ".mp4": ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "20", "-movflags", "+faststart"),
@@ -115,8 +116,20 @@ def _draw_arena(axes: Any, panel: Mapping[str, Any], episode: Mapping[str, Any],
         axes.text(x, y, str(i), ha="center", va="center_baseline", fontsize=7, color="white", weight="bold", zorder=4)
     ended = f": success at step {t}" if t == episode["length"] and episode["success"] else ""
     axes.set_title(f"{panel['title']}{ended}", fontsize=11, weight="bold" if ended else "normal")
-    half = 1.2 * panel["half_width"] if panel["half_width"] else float(np.abs(points).max())
-    axes.set(xlim=(-half, half), ylim=(-half, half), aspect="equal", xticks=[], yticks=[])
+    middle, half = _view(panel, episode)
+    limits = [(place - half, place + half) for place in middle]
+    axes.set(xlim=limits[0], ylim=limits[1], aspect="equal", xticks=[], yticks=[])
+
+
+def _view(panel: Mapping[str, Any], episode: Mapping[str, Any]) -> tuple[Any, float]:
+    """Middle [2] and half the side of the square that holds all of the episode, not far outside of the arena."""
+    places = np.concatenate(
+        [np.reshape(row, (-1, 2)) for row in (episode["agents"], *(at for _, at in episode["tasks"]))]
+    )
+    if panel["half_width"]:
+        places = places.clip(-FAR * panel["half_width"], FAR * panel["half_width"])
+    low, high = places.min(0), places.max(0)
+    return (low + high) / 2, float((high - low).max() / 2 + max(panel["agent_radius"], panel["task_radius"]) + 0.1)
 
 
 def _draw_scores(axes: Any, panel: Mapping[str, Any], episode: Mapping[str, Any], t: int) -> None:
