@@ -1,4 +1,4 @@
-"""A killed and resumed run ends as the uninterrupted one: every algorithm, both runners, all three signals."""
+"""A killed and resumed run ends as the uninterrupted one: every learner, both runners, all three signals."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.small_runs import EARLY
+
+from components.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
@@ -16,8 +19,6 @@ SMALL = [
     *("log_interval=60", "save_model_interval=400", "save_buffer=true", "checkpoint_minutes=0.002"),
     *("env_args.episode_limit=8", "t_max=1600"),
 ]
-LPMARL = ["warmup_episodes=4", "env_steps_per_update=40", "high_interval=1", "batch_size_high=16", "batch_size_low=16"]
-Q_LEARNER = ["batch_size=4", "episodes_per_update=4", "target_update_interval=10"]
 RUNNERS = (["runner=episode"], ["runner=parallel", "n_workers=1"])
 CODES = {"SIGTERM": 143, "SIGINT": 130, "SIGKILL": 137, "end": 0}
 CODE = """
@@ -28,21 +29,24 @@ folder = pathlib.Path(folder)
 exact_resume.warm(folder, arguments)
 print(json.dumps(exact_resume.compare(folder, int(seed), int(kills), arguments)))
 """
-KILLS = 4  # per case: 24 in all, at random moments
+KILLS = 4  # per case, at random moments
+
+
+# One algorithm for each learner; the runners differ in what they keep, not in what the learner does.
+CASES = [("qmix", 0), ("qmix", 1), ("lpmarl", 0), ("lpmarl", 1)] + [
+    (name, 0) for name in ("dec_lpmarl", "hsd", "ldsa", "maac", "maddpg", "mappo", "qplex", "rode", "seac", "vdn")
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runner", RUNNERS, ids=["episode", "parallel"])
 @pytest.mark.parametrize(
-    ("algorithm", "settings"),
-    [("qmix", Q_LEARNER), ("vdn", Q_LEARNER), ("lpmarl", LPMARL)],
-    ids=["qmix", "vdn", "lpmarl"],
+    ("algorithm", "runner"), CASES, ids=[f"{name}-{('episode', 'parallel')[i]}" for name, i in CASES]
 )
-def test_a_killed_run_ends_as_if_it_had_never_stopped(
-    algorithm: str, settings: list[str], runner: list[str], tmp_path: Path
-) -> None:
-    seed = sum(map(ord, algorithm + runner[0]))
-    arguments = [f"--config={algorithm}", "--env-config=constrained_navigation", "with", *SMALL, *settings, *runner]
+def test_a_killed_run_ends_as_if_it_had_never_stopped(algorithm: str, runner: int, tmp_path: Path) -> None:
+    seed = sum(map(ord, algorithm)) + runner
+    early = EARLY[load_config(algorithm, "constrained_navigation", SMALL).run.learner]
+    words = [*SMALL, *early, *RUNNERS[runner]]
+    arguments = [f"--config={algorithm}", "--env-config=constrained_navigation", "with", *words]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "benchmarks")}
     # Not as a script: the environments' worker processes would import it again, PyTorch included.
     command = [sys.executable, "-c", CODE, tmp_path, str(seed), str(KILLS), *arguments]
