@@ -187,12 +187,13 @@ def test_enemies_are_sorted_by_type_then_from_left_to_right(shared):
 
 
 def win(env):
-    """Plays to the end against weak enemies: sum of rewards, of task rewards [M], and the last step's extras."""
-    observation, total, earned, over = env.reset(), 0.0, 0.0, False
+    """Plays to the end against weak enemies: sum of rewards, of all agents' task rewards [M], of the high level's; lives."""
+    observation, total, earned, high, over = env.reset(), 0.0, 0.0, 0.0, False
     while not over:
         observation, reward, terminated, truncated, extras = env.step(fight(observation))
-        total, earned, over = total + reward, earned + extras["task_reward"][0], terminated or truncated
-    return total, earned, extras
+        total, earned, high = total + reward, earned + extras["task_reward"].sum(0), high + float(extras["reward_high"])
+        over = terminated or truncated
+    return total, earned, high, observation["agent_feats"][:, 2]
 
 
 @pytest.mark.parametrize("name", ["3m", "8m"])
@@ -200,10 +201,12 @@ def test_a_perfect_battle_is_worth_twenty_in_every_episode(make, monkeypatch, na
     monkeypatch.setenv(sc2_game.COOLDOWN, "1000")
     env = make(name, task_rewards="damage")
     for _ in range(3):
-        total, earned, extras = win(env)
+        total, earned, high, life = win(env)
         assert total == pytest.approx(20.0, abs=1e-4)
         assert earned == pytest.approx(2.0, abs=1e-5)
-        assert extras["reward_high"] == 1.0
+        # All enemies for no agent, but for the health that their one volley costs.
+        assert 0.1 < 1 - life.mean() < 0.3
+        assert high == pytest.approx(1.0 - 0.5 * (1 - life.mean()), abs=1e-5)
         metrics = env.episode_metrics()
         assert (metrics["success"], metrics["out_of_time"], metrics["restarts"]) == (1, 0, 0)
         assert metrics["steps_to_success"] > 5
@@ -212,10 +215,12 @@ def test_a_perfect_battle_is_worth_twenty_in_every_episode(make, monkeypatch, na
 
 def test_deaths_are_seen_with_sparse_rewards(make, monkeypatch):
     monkeypatch.setenv(sc2_game.COOLDOWN, "1000")
-    total, earned, extras = win(make("3m", reward_sparse=True, reward_scale=False))
+    total, earned, high = win(
+        make("3m", reward_sparse=True, reward_scale=False, task_rewards="kill", high_rewards="win")
+    )
     assert total == 1.0
-    assert earned.tolist() == [1.0] * 3
-    assert extras["reward_high"] == 1.0
+    assert earned.tolist() == [3.0] * 3  # 1 for each agent
+    assert high == 1.0
 
 
 @pytest.mark.parametrize("continuing", [False, True])
