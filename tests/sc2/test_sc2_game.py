@@ -187,7 +187,7 @@ def test_enemies_are_sorted_by_type_then_from_left_to_right(shared):
 
 
 def win(env):
-    """Plays to the end against weak enemies: sum of rewards, of all agents' task rewards [M], of the high level's; lives."""
+    """Plays to the end against weak enemies: sums of rewards, task rewards [M], the high level's; agents' last life."""
     observation, total, earned, high, over = env.reset(), 0.0, 0.0, 0.0, False
     while not over:
         observation, reward, terminated, truncated, extras = env.step(fight(observation))
@@ -215,7 +215,7 @@ def test_a_perfect_battle_is_worth_twenty_in_every_episode(make, monkeypatch, na
 
 def test_deaths_are_seen_with_sparse_rewards(make, monkeypatch):
     monkeypatch.setenv(sc2_game.COOLDOWN, "1000")
-    total, earned, high = win(
+    total, earned, high, _ = win(
         make("3m", reward_sparse=True, reward_scale=False, task_rewards="kill", high_rewards="win")
     )
     assert total == 1.0
