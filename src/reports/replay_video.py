@@ -23,6 +23,7 @@ WIDTH, HEIGHT, DPI = 1280, 720, 100
 FRAMES_PER_SECOND = 6
 # The last state of an episode stays for so many frames.
 PAUSE = 6
+# What is farther outside of the arena than this is cut off; of half of its width.
 FAR = 1.25
 TRAIL = 12
 CODECS = {
