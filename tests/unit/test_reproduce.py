@@ -25,7 +25,7 @@ from reproduction.points import Measure, Point, Store
 from reproduction.specs import EPISODES, Source
 
 SMALLEST = ("t_max=600", "test_interval=300", "log_interval=300", "test_nepisode=4", "final_nepisode=4")
-# All but the one of 72 pairs, which is made of the same parts as the other of fights.
+# All but the largest, which is made of the same parts as the other tables of fights.
 MADE = [name for name in ARTIFACTS if name != "table3"]
 ISSUE = {"table1", "table2", "table3", "table6", "fig8", "fig2", "fig3", "fig5", "fig6", "fig7"}
 
