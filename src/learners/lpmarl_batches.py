@@ -25,7 +25,7 @@ class LowBatch(NamedTuple):
     after: Observed
     graph: Graph  # of now
     assign: Tensor  # [S, N]
-    next_assign: Tensor  # [S, N] the same, or the task given after it where that one ended
+    next_assign: Tensor  # [S, N] the task that each agent goes on with
     actions: Tensor  # [S, N]
     avail: Tensor  # [S, N, A]
     avail_after: Tensor  # [S, N, A]
@@ -45,7 +45,13 @@ class HighBatch(NamedTuple):
 
 
 def sample_low(
-    buffer: ReplayBuffer, count: int, tasks: TaskInfo, relabel: float, rng: np.random.Generator, device: torch.device
+    buffer: ReplayBuffer,
+    count: int,
+    tasks: TaskInfo,
+    relabel: float,
+    follow: bool,
+    rng: np.random.Generator,
+    device: torch.device,
 ) -> LowBatch:
     """Uniform transitions; in a share of the states every agent's task is replaced by a random one.
 
@@ -54,6 +60,8 @@ def sample_low(
         count: S.
         tasks: the environment's task structure.
         relabel: the share; ignored where actions name tasks, since they would mean others.
+        follow: agents go on with the task that they were given next, instead of keeping theirs while it lives; not
+            where their task is a replaced one, which nobody followed.
         rng: draws the replaced tasks.
         device: where the batch is wanted.
     """
@@ -63,13 +71,17 @@ def sample_low(
         return buffer.at(name, index, offset).to(device)
 
     assign = read("assign").squeeze(-1)
+    terminated = read("terminated")
+    # Nobody is given a task in an episode's last state.
+    stays = (terminated | read("truncated")).bool() if follow else torch.ones_like(terminated, dtype=torch.bool)
     if relabel and tasks.first_task_action is None:
-        replaced = rng.random((len(assign), 1)) < relabel
+        replaced = torch.from_numpy(rng.random((len(assign), 1)) < relabel).to(device)
         random_tasks = living_task(rng.integers(tasks.n_tasks, size=assign.shape), read("task_alive").cpu().numpy())
-        assign = torch.where(torch.from_numpy(replaced).to(device), torch.from_numpy(random_tasks).to(device), assign)
+        assign = torch.where(replaced, torch.from_numpy(random_tasks).to(device), assign)
+        stays = stays | replaced
     now, after = _observed(buffer, index, device), _observed(buffer, index, device, offset=1)
-    goes_on = after.task_alive.gather(-1, assign)
-    next_assign = torch.where(goes_on, assign, read("assign", 1).squeeze(-1))
+    keeps = stays & after.task_alive.gather(-1, assign)
+    next_assign = torch.where(keeps, assign, read("assign", 1).squeeze(-1))
     return LowBatch(
         now=now,
         after=after,
@@ -80,7 +92,7 @@ def sample_low(
         avail=low_availability(read("avail_actions"), assign, tasks.first_task_action),
         avail_after=low_availability(read("avail_actions", 1), next_assign, tasks.first_task_action),
         reward=read("task_reward").gather(-1, assign.unsqueeze(-1)).squeeze(-1),
-        terminated=read("terminated").float(),
+        terminated=terminated.float(),
     )
 
 

@@ -113,8 +113,8 @@ class LpmarlLearner(Learner):
         """Group TD loss (eqs. 17 and 18), averaged over states and non-empty groups G_j = {i: a_i = j}.
 
         L = (sum_{i in G_j} Q_i(a_i) - y_j)^2 with y_j = sum_{i in G_j} r_i + gamma sum_{i in G_j} (1 - d_i) V_i(s').
-        An agent whose task ended goes on with the one it was given next: to live is worth what it will still do.
-        It has no future (d_i) when it died, or when no task is left.
+        V_i is for the task that agent i goes on with (``low_next_task``); one whose task ended takes the one it was
+        given next: to live is worth what it will still do. It has no future (d_i) when it died, or no task is left.
 
         Returns:
             Q [S, N, A] without gradient, the loss, and what to log.
@@ -181,7 +181,8 @@ class LpmarlLearner(Learner):
 
     def _sample_low(self, buffer: ReplayBuffer) -> LowBatch:
         options, tasks = self.options, self.controller.tasks
-        low = sample_low(buffer, options.batch_size_low, tasks, options.relabel, self._rng, self.device)
+        follow = options.low_next_task == "given"
+        low = sample_low(buffer, options.batch_size_low, tasks, options.relabel, follow, self._rng, self.device)
         return low._replace(reward=low.reward * options.low_reward_scale)
 
     def _sample_high(self, buffer: ReplayBuffer) -> HighBatch:

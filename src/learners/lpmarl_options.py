@@ -60,6 +60,10 @@ class LpmarlLearnerOptions(Options):
     low_actor: Literal["projection", "policy_gradient"] = Field(
         "projection", description="fit pi to softmax(A / beta), or follow the policy gradient to the same optimum"
     )
+    low_next_task: Literal["kept", "given"] = Field(
+        "kept",
+        description="the task that the next low-level value is for: the same while it lasts, or the one given next",
+    )
     bootstrap_success: bool = Field(True, description="the low level values the future beyond success")
     low_advantage_floor: float = Field(0.01, gt=0, description="least spread that it is divided by")
     entropy_weight: float = Field(0.2, ge=0, description="weight of the low-level policy's entropy")

@@ -266,6 +266,29 @@ def test_relabelled_agents_earn_what_their_new_task_pays(relabel: float) -> None
     assert (overfull == 0.0) == (relabel == 0.0)
 
 
+@pytest.mark.parametrize(("next_task", "relabel"), [("kept", 0.0), ("given", 0.0), ("given", 1.0)])
+def test_what_comes_next_is_valued_for_the_task_that_the_agent_goes_on_with(next_task: str, relabel: float) -> None:
+    limit = 6
+    parts, learner = lpmarl_run(f"low_next_task={next_task}", f"relabel={relabel}", f"env_args.episode_limit={limit}")
+    batch = parts.train.collect(start_clock()).batch
+    steps = torch.arange(limit + 1).view(1, -1, 1, 1)
+    # In turn, with the step as reward; nobody decides in the last state, where the field holds 0.
+    batch.data["assign"][:] = (steps % 3) * (steps < limit)
+    batch.data["task_reward"][:] = steps
+    parts.buffer.insert(batch)
+    low = learner._sample_low(parts.buffer)
+    step = (low.reward / learner.options.low_reward_scale).round().long()
+    last = step == (batch.lengths().max() - 1)
+    assert batch.lengths().min() == limit
+    assert last.any()
+    if relabel:
+        assert torch.equal(low.next_assign, low.assign)
+    else:
+        assert torch.equal(low.assign, step % 3)
+        follows = (next_task == "given") & ~last
+        assert torch.equal(low.next_assign, torch.where(follows, (step + 1) % 3, low.assign))
+
+
 def test_the_actor_learns_the_low_level_alone_with_a_fixed_assignment_rule() -> None:
     parts, learner = lpmarl_run("high_policy=lp_distance")
     before = [p.clone() for p in learner.actor.cost_head.parameters()]
