@@ -57,6 +57,13 @@ def test_every_policy_of_the_options_is_one_of_the_table_and_those_that_learn_ha
     assert {name for name, policy in HIGH_POLICIES.items() if policy.learns} == set(HIGH_LEVELS)
 
 
+@pytest.mark.parametrize("policy", sorted(HIGH_POLICIES))
+@pytest.mark.parametrize("test_mode", [True, False])
+def test_with_one_task_every_policy_assigns_alike(policy: str, test_mode: bool) -> None:
+    seen = random_state(20, 3, 1)
+    assert (first_tasks(task_info(3, 1), seen, test_mode=test_mode, high_policy=policy) == 0).all()
+
+
 def test_gumbel_noise_samples_the_softmax() -> None:
     logits = np.log([0.1, 0.3, 0.6])
     draws = logits + gumbel(np.random.default_rng(0).standard_normal((100_000, 3)))
