@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ class _Reader:
         self._errors += [f"{self._shown}: the key {key!r} is missing" for key in missing]
         if not _NAME.fullmatch(self._path.stem):
             self._errors.append(f"{self._shown}: the file's name names folders: use letters, digits and _ . -")
-        algorithms = self._choices("algorithms", ["config", "overrides"])
+        algorithms = self._choices("algorithms", ["config", "overrides", "grid"])
         environments = self._choices("environments", ["config", "overrides", "env_args"])
         found = ExperimentSet(
             name=self._path.stem,
@@ -149,7 +150,8 @@ class _Reader:
                 self._fault(key, "names one twice")
             return tuple(Choice(name, name, Layer({}, {})) for name in given)
         if isinstance(given, dict) and given:
-            return tuple(self._choice(f"{key}.{name}", name, entry, keys) for name, entry in given.items())
+            made = [self._choice(f"{key}.{name}", name, entry, keys) for name, entry in given.items()]
+            return tuple(each for choice in made for each in self._on_grid(f"{key}.{choice.name}", choice))
         self._fault(key, "expected a list of names of configurations, or a mapping name: {config: NAME, ...}")
         return ()
 
@@ -172,6 +174,29 @@ class _Reader:
                 {**overrides.values, "env_args": both}, {**overrides.sources, "env_args": line, **sources}
             )
         return Choice(name, entry["config"], overrides)
+
+    def _on_grid(self, dotted: str, choice: Choice) -> list[Choice]:
+        """The choice with every combination of the values of its ``grid``, named by them; itself without one."""
+        grid = self._value(f"{dotted}.grid")
+        if grid is None:
+            return [choice]
+        if not isinstance(grid, dict) or not all(_is_list_of_values(values) for values in grid.values()):
+            self._fault(f"{dotted}.grid", "expected lists of different values, such as {lr: [5e-4, 1e-3]}")
+            return [choice]
+        for key in sorted(choice.overrides.values.keys() & grid.keys()):
+            self._fault(f"{dotted}.grid.{key}", "stands in overrides too")
+        sources = {key: self._where(f"{dotted}.grid.{key}") for key in grid}
+        made = []
+        for values in product(*grid.values()):
+            name = "-".join([choice.name, *(f"{key}_{value}" for key, value in zip(grid, values, strict=True))])
+            if not _NAME.fullmatch(name):
+                self._fault(f"{dotted}.grid", f"{name!r} is to name a folder: use shorter or plainer values")
+            layer = Layer(
+                {**choice.overrides.values, **dict(zip(grid, values, strict=True))},
+                {**choice.overrides.sources, **sources},
+            )
+            made.append(Choice(name, choice.config, layer))
+        return made
 
     def _overrides(self, dotted: str) -> Layer:
         values = self._value(dotted)
@@ -249,3 +274,9 @@ class _Reader:
 
     def _where(self, dotted: str) -> str:
         return f"{self._shown}:{self._loaded.lines[dotted]}"
+
+
+def _is_list_of_values(given: Any) -> bool:
+    """Whether these are values to choose from, no two the same."""
+    plain = isinstance(given, list) and all(isinstance(value, int | float | str) for value in given)
+    return plain and len(given) > 0 and len({str(value) for value in given}) == len(given)

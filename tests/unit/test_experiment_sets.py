@@ -109,6 +109,26 @@ def test_named_algorithms_and_environments_override_options(write_set: WriteSet,
     assert jobs["qmix_wide", "crowded"].folder.name == "qmix_qmix_wide"
 
 
+def test_a_grid_is_every_combination_of_its_values_and_names_them(write_set: WriteSet, tmp_path: Path) -> None:
+    text = """
+        algorithms:
+          vdn: {config: vdn}
+          qmix: {config: qmix, overrides: {gamma: 0.9}, grid: {lr: [5e-4, 1e-3], optimizer: [adam, rmsprop]}}
+        environments: [two_step_game]
+        seeds: 1
+    """
+    jobs = {job.algorithm: job.values for job in jobs_of(write_set(text), tmp_path)}
+    assert list(jobs) == [
+        "vdn",
+        "qmix-lr_0.0005-optimizer_adam",
+        "qmix-lr_0.0005-optimizer_rmsprop",
+        "qmix-lr_0.001-optimizer_adam",
+        "qmix-lr_0.001-optimizer_rmsprop",
+    ]
+    last = jobs["qmix-lr_0.001-optimizer_rmsprop"]
+    assert (last["lr"], last["optimizer"], last["gamma"]) == (0.001, "rmsprop", 0.9)
+
+
 def test_the_command_of_a_job_gives_the_configuration_that_is_expected(write_set: WriteSet, tmp_path: Path) -> None:
     text = """
         algorithms: {tuned: {config: qmix, overrides: {lr: 1e-5, gamma: 0.5, agent: "mlp", td_lambda: 0}}}
@@ -158,7 +178,21 @@ def test_the_command_of_a_job_gives_the_configuration_that_is_expected(write_set
         ),
         (
             ("[qmix, vdn]", "{a: {config: qmix, env_args: {n: 1}}}"),
-            "small.yaml:2: unknown key 'algorithms.a.env_args'. Known: config, overrides",
+            "small.yaml:2: unknown key 'algorithms.a.env_args'. Known: config, grid, overrides",
+        ),
+        (
+            ("[qmix, vdn]", "{a: {config: qmix, grid: {lr: 1e-3}}}"),
+            "small.yaml:2: algorithms.a.grid: expected lists of different values, such as {lr: [5e-4, 1e-3]}",
+        ),
+        (("[qmix, vdn]", "{a: {config: qmix, grid: {lr: [1e-3, 1e-3]}}}"), "algorithms.a.grid: expected lists of diff"),
+        (
+            ("[qmix, vdn]", "{a: {config: qmix, overrides: {lr: 1}, grid:\n  {lr: [1e-3]}}}"),
+            "small.yaml:3: algorithms.a.grid.lr: stands in overrides too",
+        ),
+        (("[qmix, vdn]", "{a: {config: qmix, grid: {agent: [a/b]}}}"), "'a-agent_a/b' is to name a folder: use short"),
+        (
+            ("[qmix, vdn]", "{a: {config: qmix, grid: {lr: [fast, 1e-3]}}}"),
+            "a-lr_fast on two_step_game: lr = 'fast' (small.yaml:2): expected a number > 0, not a text",
         ),
         (
             ("[two_step_game]", "\n  m3: {config: navigation,\n       env_args: {n_agnts: 3}}"),
