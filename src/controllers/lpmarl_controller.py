@@ -18,10 +18,11 @@ from typing_extensions import override
 from components.action_selectors import greedy, soft
 from components.episode_buffer import EpisodeBatch, FieldSpec
 from components.errors import UserError
-from components.registry import Options, did_you_mean
+from components.registry import did_you_mean
 from components.schedules import linear
+from controllers.assignment_noise import AssignmentNoise, AssignmentNoiseOptions
 from controllers.base import Array, Clock, Controller, Decision, Rows, numpy_rows
-from controllers.high_policies import HIGH_POLICIES, gumbel
+from controllers.high_policies import HIGH_POLICIES
 from controllers.task_structure import (
     Observed,
     distance_to_tasks,
@@ -49,7 +50,7 @@ from modules.graph import Graph, build_graph
 DISTANCE = "distance"
 
 
-class LpmarlOptions(Options):
+class LpmarlOptions(AssignmentNoiseOptions):
     """When and how agents are assigned, and how both levels explore."""
 
     high_policy: Literal["lp", "softmax", "lp_distance", "lp_cost", "greedy", "random_feasible"] = Field(
@@ -73,20 +74,6 @@ class LpmarlOptions(Options):
         "on a task; or once per episode",
     )
     decision_interval: int = Field(10, ge=1, description="steps between assignments with redecide: every_k")
-    score_noise_start: float = Field(
-        0.5, ge=0, description="standard deviation of the noise on the scores, at the start"
-    )
-    score_noise_finish: float = Field(0.35, ge=0, description="the same at the end of training (linear)")
-    score_noise_shared: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="share of the noise's variance that all agents have in common, so that they try tasks together",
-    )
-    random_assignment: float = Field(0.2, ge=0, le=1, description="share of random feasible assignments in training")
-    exploration_hold: float = Field(
-        0.25, ge=0, le=1, description="share of training episodes whose noise holds; else it is drawn at each decision"
-    )
     low_greedy_share: float = Field(
         0.0,
         ge=0,
@@ -135,9 +122,8 @@ class LpmarlController(Controller):
         self.fields = (*Observed._fields, "avail_actions", *([self._cost] if self._cost else []))
         self.agent = agent(*network_dims(info)).to(device)
         self._rng = rng
+        self.noise = AssignmentNoise(options, info.n_agents, self.tasks.n_tasks, rng)
         self._assign = np.zeros((0, info.n_agents), dtype=np.int64)
-        self._noise: Array | None = None
-        self._holds = np.zeros(0, dtype=np.bool_)
         self._alive = np.zeros((0, 0), dtype=np.bool_)
         self._contact = np.zeros(0, dtype=np.bool_)
         self._low_is_greedy = np.zeros(0, dtype=np.bool_)
@@ -157,7 +143,7 @@ class LpmarlController(Controller):
     @override
     def begin_episodes(self, batch_size: int) -> None:
         self._assign = np.zeros((batch_size, self.n_agents), dtype=np.int64)
-        self._noise = None
+        self.noise.begin_episodes(batch_size)
         self._alive = np.zeros((batch_size, self.n_agents + self.tasks.n_tasks), dtype=np.bool_)
         self._contact = np.zeros(batch_size, dtype=np.bool_)
 
@@ -201,7 +187,7 @@ class LpmarlController(Controller):
 
     def _decide(self, environments: Array, seen: Observed, cost: Tensor | None, clock: Clock, test_mode: bool) -> Array:
         """[R, N] new tasks for the states of these environments; ``cost`` [R, N, M] where the policy goes by one."""
-        noise = None if test_mode else self._noise_of(environments)
+        noise = None if test_mode else self.noise.of(environments)
         return self.assign(seen, clock, noise, cost)
 
     @torch.no_grad()
@@ -235,7 +221,7 @@ class LpmarlController(Controller):
             return policies.random_feasible(self._rng, *places, self.options.assignment_solver)
         scores = self._scores(seen, cost)
         if self.policy.learns and noise is not None:
-            scores = self._explore(scores, noise, clock)
+            scores = self.noise.add(scores, noise, clock, self.policy.feasible)
         return self._solve(scores, places).index if self.policy.feasible else policies.greedy(-scores, *places[1:])
 
     def _places(self, seen: Observed) -> tuple[Array, Array, Array]:
@@ -285,48 +271,6 @@ class LpmarlController(Controller):
         ):
             del found["allowed"]
         return found
-
-    def score_noise(self, clock: Clock) -> float:
-        """Standard deviation of the exploration noise on the scores."""
-        return linear(self.options.score_noise_start, self.options.score_noise_finish, clock.fraction)
-
-    def _explore(self, scores: Array, noise: Array, clock: Clock) -> Array:
-        """Noise on the scores, or random scores instead: the LP makes a feasible assignment of whatever comes out.
-
-        Without the LP every agent samples its task from the softmax of its scores.
-        """
-        shift, instead = noise[:, 0], noise[:, 1]
-        shift = self.score_noise(clock) * shift if self.policy.feasible else gumbel(shift)
-        return np.where(np.isnan(instead), scores + shift, instead)
-
-    def _noise_of(self, environments: Array) -> Array:
-        """[R, 2, N, M] exploration of the deciding environments: see ``_draw_noise``.
-
-        In a share of the episodes it is drawn once and holds for all decisions, so that the agents arrive; in the
-        others it is drawn at every decision, so that the critic sees many assignments from many states.
-        """
-        if self._noise is None:
-            self._noise = self._draw_noise(len(self._assign))
-            self._holds = self._rng.random(len(self._assign)) < self.options.exploration_hold
-        fresh = environments[~self._holds[environments]]
-        self._noise[fresh] = self._draw_noise(len(fresh))
-        return self._noise[environments]
-
-    def _draw_noise(self, count: int) -> Array:
-        """[count, 2, N, M]: standard normal noise on the scores, and scores to use instead (or NaN)."""
-        shape = (count, self.n_agents, self.tasks.n_tasks)
-        replaced = self._rng.random((count, 1, 1)) < self.options.random_assignment
-        instead = np.where(replaced, self._rng.random(shape), np.nan)
-        return np.stack([self.standard_noise(shape, self._rng), instead], 1)
-
-    def standard_noise(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
-        """[..., N, M] normal noise of unit variance, in part the same for all agents (``score_noise_shared``)."""
-        own, shared = rng.standard_normal(shape), self.options.score_noise_shared
-        if shared == 0:
-            return own
-        common = rng.standard_normal((*shape[:-2], 1, shape[-1]))
-        noise: Array = shared**0.5 * common + (1 - shared) ** 0.5 * own
-        return noise
 
     def _due(self, seen: Observed, avail: Tensor, t: int, where: slice | Array) -> Array:
         """[R] bool: which rows get a new assignment at step t."""

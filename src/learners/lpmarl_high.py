@@ -128,8 +128,8 @@ class AssignedByLp(HighLevel):
         scores = self.actor.scores(high.graph)
         advantage, spread = self._advantage(high, values)
         problem = self._problem(high.now, scores)
-        sigma = self.controller.score_noise(clock)
-        noise = torch.from_numpy(sigma * self.controller.standard_noise(scores.shape, self._rng)).to(scores)
+        drawn = self.controller.noise.scale(clock) * self.controller.noise.standard(scores.shape, self._rng)
+        noise = torch.from_numpy(drawn).to(scores)
         result = surrogate_loss(
             scores + noise,
             advantage,
