@@ -3,7 +3,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export OMP_NUM_THREADS := 1
 
-.PHONY: check check-statistics test learn bench bench-assignment bench-decision bench-seac format
+.PHONY: check check-statistics test learn bench bench-assignment bench-decision bench-devices bench-seac format
 
 check:
 	ruff check
@@ -34,6 +34,10 @@ bench-assignment:
 # Time of one decision from (10, 5) to (1000, 500), network and LP apart: JSON, table and plot in OUT; a minute.
 bench-decision:
 	@python benchmarks/speed/decision_time.py $(OUT) $(ARGS)
+
+# Training of every algorithm on the processor and on the GPU: JSON on standard output; three minutes.
+bench-devices:
+	@python benchmarks/speed/devices.py $(ARGS)
 
 # Memory of SEAC's training against the number of agents: JSON and table in OUT; half a minute.
 bench-seac:

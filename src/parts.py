@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -75,9 +76,7 @@ class Parts:
 def build(config: Config) -> Parts:
     """Builds the parts that a configuration names."""
     run, options = config.run, config.parts
-    device = torch.device("cuda" if run.use_cuda and torch.cuda.is_available() else "cpu")
-    if run.use_cuda and device.type == "cpu":
-        get_logger().warning("use_cuda is true but PyTorch sees no CUDA device: the run goes on on the CPU")
+    device = _device(run.use_cuda)
     torch.set_num_threads(run.torch_threads)
     torch.manual_seed(run.seed)
     mac, agent, learner_name, modules = _chosen(run)
@@ -115,6 +114,19 @@ def build(config: Config) -> Parts:
         EpisodeRunner(test, controller, fields),
         device,
     )
+
+
+def _device(use_cuda: bool) -> torch.device:
+    """Where networks live. A GPU is told to add in one order always, or no resumed run would repeat bit by bit."""
+    if not use_cuda:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        get_logger().warning("use_cuda is true but PyTorch sees no CUDA device: the run goes on on the CPU")
+        return torch.device("cpu")
+    # cuBLAS reads it when it is first used; one of the two sizes with which it repeats itself.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    return torch.device("cuda")
 
 
 def _chosen(run: RunOptions) -> tuple[str, str, str, dict[str, str]]:

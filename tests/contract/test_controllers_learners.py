@@ -3,51 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import torch
+from support.algorithm_runs import ALGORITHMS, ENV, learned, resumes_exactly, run
 from support.small_runs import EARLY, fingerprint, play, small_parts, start_clock
 
-from components.checkpoint import load_checkpoint, save_checkpoint
 from components.config import PARTS, load_config
 from components.config_layers import CONFIG_ROOT
 from components.errors import UserError
 from components.registry import Options, Registry
-from parts import Parts
 from runners.episode_runner import Episodes
 
-ALGORITHMS = sorted(path.stem for path in (CONFIG_ROOT / "algs").glob("*.yaml"))
 ENVS = sorted(path.stem for path in (CONFIG_ROOT / "envs").glob("*.yaml"))
-# The environment on which each algorithm is tried; episodes of different lengths, small.
-ENV = "constrained_navigation"
-SHORT = ("env_args.episode_limit=12", "env_args.occupancy_radius=0.8")
 # The shipped agent, and the other network of value-based algorithms.
 VARIANTS: list[tuple[str, tuple[str, ...]]] = [
     *((name, ()) for name in ALGORITHMS),
     *((name, ("agent=mlp",)) for name in ALGORITHMS if load_config(name, ENV).run.agent == "gru"),
 ]
-
-
-@contextmanager
-def run(algorithm: str, *overrides: str) -> Iterator[Parts]:
-    learner = load_config(algorithm, ENV, overrides).run.learner
-    parts = small_parts(algorithm, ENV, *SHORT, *EARLY.get(str(learner), ()), *overrides)
-    try:
-        yield parts
-    finally:
-        parts.close()
-
-
-def everything(parts: Parts) -> str:
-    return fingerprint(parts.state_dict(with_buffer=True))
-
-
-def learned(parts: Parts) -> str:
-    return fingerprint({"controller": parts.controller.state_dict(), "learner": parts.learner.state_dict()})
 
 
 @pytest.mark.parametrize(("algorithm", "overrides"), VARIANTS)
@@ -79,25 +54,6 @@ def test_a_copy_of_the_controller_acts_the_same_and_is_independent(algorithm: st
         with torch.no_grad():
             next(copy.parameters()).add_(1.0)
         assert not torch.equal(next(copy.parameters()), next(parts.controller.parameters()))
-
-
-def resumes_exactly(folder: Path, algorithm: str, *overrides: str) -> str:
-    """Saves, goes on, and does so again from the checkpoint; returns the fingerprint of what was learned."""
-    with run(algorithm, *overrides) as parts:
-        clock, _ = play(parts, start_clock(), 3)
-        saved = clock
-        save_checkpoint(folder / "checkpoint", parts.state_dict(with_buffer=True), {"env_steps": clock.env_steps})
-        clock, metrics = play(parts, clock, 3)
-        expected, result = everything(parts), learned(parts)
-    # Another seed: nothing may come from the fresh start.
-    with run(algorithm, "seed=77", *overrides) as fresh:
-        fresh.load_state_dict(load_checkpoint(folder / "checkpoint").state)
-        restored, again = play(fresh, saved, 3)
-        assert restored == clock
-        assert again == metrics
-        assert any(m is not None for m in again)
-        assert everything(fresh) == expected
-    return result
 
 
 @pytest.mark.parametrize(("algorithm", "overrides"), VARIANTS)

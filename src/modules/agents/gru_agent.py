@@ -48,6 +48,8 @@ def unroll_gru(embed: nn.Linear, rnn: nn.GRU, inputs: Tensor, hidden: Tensor | N
         h = torch.gru_cell(x.reshape(b * n, -1), h, *_cell_weights(rnn))
         out = h.view(b, 1, n, -1)
     else:
+        # A copied network's weights lie apart, which cuDNN would mend at every call; nothing is done where they do not.
+        rnn.flatten_parameters()
         sequence, last = rnn(x.transpose(0, 1).reshape(t, b * n, -1), h.unsqueeze(0))
         out, h = sequence.view(t, b, n, -1).transpose(0, 1), last[0]
     return out, h.view(b, n, -1)
