@@ -17,9 +17,10 @@ from launchers.experiment_set import SET_BY, Choice, ExperimentSet
 from reports.run_records import BROKEN, COMPLETED, RUNNING, RunRecord
 from utils.run_record import redact, run_folder
 
-# Where files lie, how runs are called, how often a full state is saved and the pages beside a run change no result.
+# Where files lie, how runs are called, how often a full state is saved and the pages beside a run change no result; the
+# device changes its last digits, as another version of PyTorch does.
 # Everything else is compared, also what decides which measurements and models a run leaves (test_interval, save_model).
-IGNORED = ("local_results_path", "label", "use_tensorboard", "checkpoint_minutes", "replay_nepisode")
+IGNORED = ("local_results_path", "label", "use_tensorboard", "checkpoint_minutes", "replay_nepisode", "use_cuda")
 
 
 @dataclass(frozen=True)

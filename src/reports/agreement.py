@@ -14,8 +14,11 @@ UPDATE_RATIO = 1.1
 UNKNOWN = "unknown"
 # How a run is tested, while and after training; test episodes are always greedy.
 EVALUATION = ("test_nepisode", "test_interval", "final_nepisode")
-# What may differ between the seeds of a cell, since it changes nothing of what a run computes.
-FREE = {"seed", "label", "local_results_path", "use_tensorboard", "torch_threads", "log_interval", "replay_nepisode"}
+# What may differ between the seeds of a cell, since it changes nothing of what a run computes but rounding.
+FREE = {
+    *("seed", "label", "local_results_path", "use_tensorboard", "log_interval", "replay_nepisode"),
+    *("torch_threads", "use_cuda"),
+}
 FREE_PREFIXES = ("save_", "checkpoint_")
 
 Cells = Mapping[Cell, Sequence[RunRecord]]
@@ -86,6 +89,7 @@ def _kinds_of_runs(cells: Cells) -> list[Note]:
             bool(run.commit.get("dirty")) and not run.commit.get("env_dirty")
         ),
         "evaluated only, not trained in this run": lambda run: bool(run.config.get("evaluate")),
+        "trained with use_cuda": lambda run: bool(run.config.get("use_cuda")),
         "training started from a checkpoint": lambda run: (
             bool(run.config.get("checkpoint_path")) and not run.config.get("evaluate")
         ),

@@ -84,6 +84,7 @@ def test_mixed_shows_them_with_a_flag(tmp_path):
         {"local_results_path": "elsewhere"},
         {"use_tensorboard": True},
         {"torch_threads": 2},
+        {"use_cuda": True},
         {"save_model": False},
         {"save_model_interval": 7},
         {"checkpoint_minutes": 1.0},

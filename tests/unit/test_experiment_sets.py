@@ -307,7 +307,7 @@ def test_the_same_holds_for_options_of_environments(
 def test_places_and_names_change_no_result(write_set: WriteSet, tmp_path: Path) -> None:
     jobs = jobs_of(write_set(), tmp_path)[:1]
     ignored = {"local_results_path": "x", "label": "old", "use_tensorboard": True, "checkpoint_minutes": 3.0}
-    record(jobs[0], 1, **ignored, replay_nepisode=9)
+    record(jobs[0], 1, **ignored, replay_nepisode=9, use_cuda=True)
     assert tasks_of(jobs, tmp_path)[0].planned == "done"
 
 
