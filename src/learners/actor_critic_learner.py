@@ -27,9 +27,6 @@ from learners.base import Learner, Metrics, blend_target, read_metrics, step
 from modules.masked_policy import logit_penalty, mask_logits
 from modules.stacked import clip_each_agent_
 
-# Weight of the mean squared logit in the actors' loss: keeps policies from becoming deterministic for good.
-LOGIT_PENALTY = 1e-3
-
 
 class ActorCriticOptions(Options):
     """Discount, optimizers and rhythm."""
@@ -46,6 +43,9 @@ class ActorCriticOptions(Options):
     target_update_tau: float = Field(
         0.01, gt=0, le=1, description="share of the new weights in the targets, per update"
     )
+    # Keeps policies from becoming deterministic for good. Next to values whose actions differ by 0.01 the authors' 1e-3
+    # keeps them from ever choosing (docs/decisions/027).
+    logit_penalty: float = Field(1e-3, ge=0, description="weight of the mean squared logit in the actors' loss")
 
 
 class Transitions(NamedTuple):
@@ -167,7 +167,8 @@ class ActorCriticLearner(Learner):
         self.critic.requires_grad_(False)
         logits = self.actor(batch.obs)
         losses, metrics = self.actor_losses(batch, mask_logits(logits, batch.avail))
-        loss = living_mean(losses + LOGIT_PENALTY * logit_penalty(logits, batch.avail), batch.alive)
+        penalty = self.options.logit_penalty * logit_penalty(logits, batch.avail)
+        loss = living_mean(losses + penalty, batch.alive)
         norm = step(self.actor_optimizer, loss, self.options.grad_norm_clip, clip_each_agent_)
         self.critic.requires_grad_(True)
         return {"actor_loss": loss.detach(), "actor_grad_norm": norm} | metrics
