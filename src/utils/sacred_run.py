@@ -67,11 +67,13 @@ def start_run(
     experiment.logger.setLevel(logging.WARNING)
     experiment.observers.append(observer)
     results: list[T] = []
+    # Sacred's wrapper of ``recorded`` is never freed: it must not hold what the run was made of, its buffer above all.
+    pending = [main]
 
     def recorded(_run: Run) -> None:
         observer.info = _run.info
         try:
-            results.append(main(_run, Path(observer.dir)))
+            results.append(pending.pop()(_run, Path(observer.dir)))
         finally:
             _run._get_captured_output()  # Sacred forgets the output since the last beat of a failed run
 

@@ -1,9 +1,11 @@
+import gc
 import json
 import logging
 import os
 import subprocess
 import sys
 import warnings
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +183,19 @@ def test_a_results_folder_that_cannot_be_made_is_told(tmp_path):
 def test_a_config_that_sacred_refuses_is_told(tmp_path):
     with pytest.raises(UserError, match=r"Sacred cannot record this configuration.*a\.b"):
         start(tmp_path, lambda run, path: None, {"seed": 1, "env_args": {"a.b": 1}})
+
+
+def test_what_a_run_was_made_of_is_freed_after_it(tmp_path):
+    class Parts:
+        def main(self, run, path):
+            pass
+
+    parts = Parts()
+    alive = weakref.ref(parts)
+    start(tmp_path, parts.main)
+    del parts
+    gc.collect()
+    assert alive() is None
 
 
 def test_rare_values_in_info_do_not_stop_the_run(tmp_path):
