@@ -43,8 +43,8 @@ class ActorCriticOptions(Options):
     target_update_tau: float = Field(
         0.01, gt=0, le=1, description="share of the new weights in the targets, per update"
     )
-    # Keeps policies from becoming deterministic for good. Next to values whose actions differ by 0.01 the authors' 1e-3
-    # keeps them from ever choosing (docs/decisions/027).
+    # Keeps policies from becoming deterministic for good; large beside actions whose values differ by 0.01
+    # (docs/decisions/027).
     logit_penalty: float = Field(1e-3, ge=0, description="weight of the mean squared logit in the actors' loss")
 
 
