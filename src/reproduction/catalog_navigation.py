@@ -65,6 +65,18 @@ TABLE1 = Table(
     "baselines have their common setting and as many environment steps; they assign nobody, so that they agree with no "
     "assignment, and learn from rewards that do not pay for putting success off (`reach_reward: delta`).",
 )
+TABLE1_TUNED = Table(
+    "table1_tuned",
+    "Table 1 once more: every baseline with the best of its own settings",
+    (SUCCESS, STEPS, MIN_DISTANCE),
+    _named("lpmarl") | _BASELINES,
+    _SIZES,
+    trained("constrained", ["lpmarl"], list(_SIZES)) | trained("baseline_tuned", list(_BASELINES), list(_SIZES)),
+    in_paper=False,
+    note="Each baseline has the best of eight settings, by its return at (3, 5) with a seed that is not one of these "
+    "five: benchmarks/baseline_search.yaml; what was chosen is in benchmarks/baseline_tuned.yaml. LPMARL and all else "
+    "as in table 1.",
+)
 _PLAIN = {f"{kind}_n{n}": f"{kind}, N = {n}" for kind in ("sparse", "dense") for n in (3, 5, 7)}
 TABLE6 = Table(
     "table6",
@@ -278,6 +290,7 @@ def _write_imitation(study: Study, paper: PaperNumbers, output: Output) -> None:
 _FIG2, _FIG3 = "Figure 2: learned scores of one state beside the distances", "Figure 3: an episode of 10 agents"
 NAVIGATION = (
     of_table(TABLE1),
+    of_table(TABLE1_TUNED),
     of_table(TABLE2),
     of_table(TABLE6),
     Artifact(
@@ -295,4 +308,4 @@ NAVIGATION = (
         _write_beyond,
     ),
 )
-NAVIGATION_TABLES = (TABLE1, TABLE2, TABLE6, FIG6_TABLE, CROWDED, BEYOND)
+NAVIGATION_TABLES = (TABLE1, TABLE1_TUNED, TABLE2, TABLE6, FIG6_TABLE, CROWDED, BEYOND)
