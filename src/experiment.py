@@ -130,6 +130,7 @@ def _recorded(session: Session, sacred: Any, folder: Path) -> Path:
     summary = {
         **about(config),
         **session.commit,
+        "env_version": parts.train.envs.info.version,
         "env_steps": session.position.env_steps,
         "updates": parts.learner.updates,
         "dropped_episodes": session.position.dropped,

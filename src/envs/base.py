@@ -71,6 +71,8 @@ class EnvInfo:
         tasks: the task structure, or ``None`` for a flat environment.
         external: each environment is a program of its own, whose state cannot be saved: tests start no more of them
             than training, and a resumed run goes on with new episodes.
+        version: of what it plays: raised when the same seed and actions come to see or earn something else. Runs of
+            different versions are not compared.
     """
 
     n_agents: int
@@ -80,6 +82,7 @@ class EnvInfo:
     episode_limit: int
     tasks: TaskInfo | None = None
     external: bool = False
+    version: int = 1
 
     def field_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of one environment's array per observed field."""

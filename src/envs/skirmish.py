@@ -196,6 +196,7 @@ class Skirmish(VectorEnv):
                 half_width=CENTER / SIGHT,
                 costs=tuple(COSTS),
             ),
+            version=SIMULATOR_VERSION,
         )
 
     def _allocate_observation(self, fields: Sequence[str]) -> None:

@@ -131,7 +131,7 @@ def _give_orders(n: int, units: Array, orders: Array, scratch: Array, actions: A
         orders[TARGET, i] = n + action - FIRST_ATTACK if action >= FIRST_ATTACK else -1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _within(units: Array, kinds: Array, i: int, k: int) -> bool:
     """Whether the weapon of unit i reaches unit k."""
     dx, dy = units[X, k] - units[X, i], units[Y, k] - units[Y, i]
@@ -139,7 +139,7 @@ def _within(units: Array, kinds: Array, i: int, k: int) -> bool:
     return bool(dx * dx + dy * dy <= far * far)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _chance(orders: Array, draws: Array, i: int) -> float:
     """A number in [0, 1) for the coming volley of unit i."""
     return float(draws[i, orders[VOLLEYS, i] % draws.shape[1]])
@@ -165,7 +165,7 @@ def _preferred(n: int, units: Array, kinds: Array, alive: Array, i: int, targets
     return weakest
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _nearest(n: int, units: Array, alive: Array, i: int, acquire: float) -> int:
     """The nearest ally of those nearer than ``acquire``, or -1."""
     chosen, near = -1, acquire * acquire
@@ -197,7 +197,7 @@ def _pick_targets(
             units[COOLDOWN, i] = max(units[COOLDOWN, i], float(reaction))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _hit(units: Array, orders: Array, kinds: Array, i: int, k: int) -> None:
     """A volley of unit i arrives at unit k: shields first, then the life, which armor protects."""
     damage = kinds[DAMAGE, i] + kinds[BONUS, i] * kinds[ARMORED, k]
@@ -283,7 +283,7 @@ def _push_apart(units: Array, kinds: Array, alive: Array, scratch: Array) -> Non
                 scratch[STEP_Y, k] += push_y
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _is_free(cells: Array, x: float, y: float) -> bool:
     """Whether a unit can be at a place."""
     inside = 0.0 <= x < cells.shape[0] and 0.0 <= y < cells.shape[1]

@@ -126,7 +126,7 @@ class Views(NamedTuple):
 AGENT_COLUMNS, TASK_COLUMNS = 9, 5
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _can_go(cells: Array, x: float, y: float) -> bool:
     """Whether SMAC lets a unit move: the cell of the place half a move away, toward zero at the map's edge."""
     column, row = int(x), int(y)
@@ -152,7 +152,7 @@ def _write_avail(units: Array, cells: Array, move_amount: float, avail: Array) -
             avail[i, FIRST_ATTACK + k - n] = alive and near and units[LIFE, k] > 0.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _write_other(
     units: Array, kinds: Array, layout: Layout, i: int, k: int, shield: int, first: float, row: Array, at: int
 ) -> bool:

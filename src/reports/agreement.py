@@ -14,6 +14,8 @@ UPDATE_RATIO = 1.1
 UNKNOWN = "unknown"
 # How a run is tested, while and after training; test episodes are always greedy.
 EVALUATION = ("test_nepisode", "test_interval", "final_nepisode")
+# Before records named the version of their environment; the code of this commit plays version 1 of all of them.
+LAST_WITHOUT_VERSION = "3462d0f3012a488e8a6d19393ecc6524a61030b4"
 # What may differ between the seeds of a cell, since it changes nothing of what a run computes but rounding.
 FREE = {
     *("seed", "label", "local_results_path", "use_tensorboard", "log_interval", "replay_nepisode"),
@@ -48,10 +50,10 @@ def different_tests(cells: Cells) -> list[Note]:
     notes = []
     for column, runs in _by_column(cells).items():
         rules = [(_who(run), {key: run.config.get(key, ABSENT) for key in EVALUATION}) for run in runs]
-        code = [(_who(run), {"env_commit": env_commit(run)[:12]}) for run in runs if env_commit(run) != UNKNOWN]
+        versions = [(_who(run), version) for run in runs for version in [_played(run)] if version]
         for problem, lines in (
             ("the runs were not tested alike", _disagreements(rules)),
-            ("the runs played on different code of the environment", _disagreements(code)),
+            ("the runs played different versions of the environment", _disagreements(versions)),
         ):
             if lines:
                 notes.append(Note(f"{column.title}: {problem}: {'; '.join(lines)}", (column,)))
@@ -73,6 +75,15 @@ def remarks(cells: Cells) -> list[Note]:
 def env_commit(run: RunRecord) -> str:
     """The last commit that touched the environments, or ``"unknown"``."""
     return str(run.commit.get("env_commit") or UNKNOWN)
+
+
+def _played(run: RunRecord) -> dict[str, Any]:
+    """Which version of its environment a run played; for older records the commit of its code; nothing if unknown."""
+    version = (run.summary or {}).get("env_version")
+    commit = env_commit(run)
+    if version is not None or commit == LAST_WITHOUT_VERSION:
+        return {"env_version": version or 1}
+    return {"env_commit": commit[:12]} if commit != UNKNOWN else {}
 
 
 def _few_seeds(cells: Cells) -> list[Note]:

@@ -47,7 +47,7 @@ def compare(runs: Sequence[RunRecord], mixed: bool = False) -> Comparison:
 
     Raises:
         UserError: no run is completed; seeds of one cell have different settings; runs of one column were tested
-            differently or on different code of the environment.
+            differently or on different versions of the environment.
     """
     completed = [run for run in runs if run.status == COMPLETED and run.summary is not None]
     left_out = _left_out(runs, completed)

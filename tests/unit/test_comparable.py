@@ -6,6 +6,7 @@ import pytest
 from support.result_folders import write_run, write_seeds
 
 from components.errors import UserError
+from reports.agreement import LAST_WITHOUT_VERSION
 from reports.comparable import Comparison, compare
 from reports.run_records import find_runs
 
@@ -122,11 +123,28 @@ def test_different_rules_in_different_environments_are_fine(tmp_path):
     assert len(compared(tmp_path).cells) == 2
 
 
-def test_runs_on_different_code_of_the_environment_are_refused(tmp_path):
+def test_runs_of_different_versions_of_the_environment_are_refused(tmp_path):
+    write_run(tmp_path, "qmix", summary={"env_version": 1})
+    write_run(tmp_path, "vdn", summary={"env_version": 2})
+    with pytest.raises(UserError, match=r"env_version = 1 \(qmix seed 1\), 2 \(vdn seed 1\)"):
+        compared(tmp_path)
+    assert "MIXED" in notes(compared(tmp_path, mixed=True))
+
+
+def test_other_code_of_the_same_version_may_be_compared_and_is_told(tmp_path):
+    write_run(tmp_path, "qmix", summary={"env_version": 1})
+    write_run(tmp_path, "vdn", summary={"env_version": 1}, commit={"commit": "b" * 40, "env_commit": "f" * 40})
+    write_run(tmp_path, "iql", commit={"env_commit": LAST_WITHOUT_VERSION})
+    found = compared(tmp_path)
+    assert len(found.cells) == 3
+    assert "runs of different commits" in notes(found)
+
+
+def test_without_versions_runs_on_different_code_of_the_environment_are_refused(tmp_path):
     write_run(tmp_path, "qmix")
     write_run(tmp_path, "vdn", commit={"env_commit": "f" * 40})
     with pytest.raises(
-        UserError, match=r"different code of the environment: env_commit = eeee\w+ \(qmix seed 1\), ffff"
+        UserError, match=r"different versions of the environment: env_commit = eeee\w+ \(qmix seed 1\), ffff"
     ):
         compared(tmp_path)
     assert "MIXED" in notes(compared(tmp_path, mixed=True))
