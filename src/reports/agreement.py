@@ -11,6 +11,7 @@ from reports.run_records import RunRecord
 
 ENOUGH_SEEDS = 5
 UPDATE_RATIO = 1.1
+SHOWN_NAMES = 4
 UNKNOWN = "unknown"
 # How a run is tested, while and after training; test episodes are always greedy.
 EVALUATION = ("test_nepisode", "test_interval", "final_nepisode")
@@ -128,9 +129,18 @@ def _different_update_ratios(cells: Cells) -> list[Note]:
             if own == column and (ratio := _updates_per_step(runs)) is not None
         }
         if ratios and max(ratios.values()) > UPDATE_RATIO * min(ratios.values()):
-            shown = ", ".join(f"{title} {ratio:.3g}" for title, ratio in ratios.items())
+            alike: dict[str, list[str]] = {}
+            for title, ratio in ratios.items():
+                alike.setdefault(f"{ratio:.2g}", []).append(title)
+            shown = ", ".join(f"{ratio} ({_names(titles)})" for ratio, titles in alike.items())
             found.setdefault(f"updates per environment step differ: {shown}", []).append(column)
     return [Note(text, tuple(columns)) for text, columns in found.items()]
+
+
+def _names(titles: Sequence[str]) -> str:
+    """The first few; a search has dozens."""
+    more = len(titles) - SHOWN_NAMES
+    return ", ".join(titles[:SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _updates_per_step(runs: Iterable[RunRecord]) -> float | None:

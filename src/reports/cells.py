@@ -21,7 +21,9 @@ class Row:
 
     @property
     def title(self) -> str:
-        """As in the folder's name."""
+        """As in the folder's name, without saying twice what the label begins with."""
+        if self.label.startswith(self.name) and self.label != self.name:
+            return self.label
         return "_".join(filter(None, (self.name, self.label)))
 
 

@@ -190,7 +190,19 @@ def test_different_lengths_of_training_are_flagged(tmp_path):
 def test_update_ratios_are_told_from_a_tenth_on(tmp_path, updates, told):
     write_run(tmp_path, "qmix", summary={"updates": 100})
     write_run(tmp_path, "vdn", summary={"updates": updates})
-    assert ("updates per environment step differ: qmix 0.005, vdn 0.0056" in notes(compared(tmp_path))) == told
+    assert ("updates per environment step differ: 0.005 (qmix), 0.0056 (vdn)" in notes(compared(tmp_path))) == told
+
+
+def test_a_search_is_told_briefly(tmp_path):
+    labels = [f"qmix-lr_{value}" for value in range(6)]
+    for label in labels:
+        write_run(tmp_path, "qmix", label=label, summary={"updates": 100})
+    write_run(tmp_path, "vdn", label="slow", summary={"updates": 10})
+    found = compared(tmp_path)
+    # What a set's grid calls its settings begins with the algorithm already.
+    assert [row.title for row in found.rows] == [*labels, "vdn_slow"]
+    told = f"0.005 ({', '.join(labels[:4])} and 2 more), 0.0005 (vdn_slow)"
+    assert f"updates per environment step differ: {told}" in notes(found)
 
 
 def test_settings_that_differ_between_the_environments_of_a_row_are_told(tmp_path):
