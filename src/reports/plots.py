@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.files import temporary_sibling
-from reports.cells import Column, Row
+from reports.cells import Row
 from reports.scores import NAMES, LearningCurve, Results
 from reports.statistics import CONFIDENCE
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 # Together with the colors no pair repeats before the 28th row; also for print without color.
 LINES = ("-", "--", "-.", (0, (3, 1, 1, 1, 1, 1)))
+# More lines than that nobody can tell apart; a search has dozens.
+MOST_ROWS = 14
 # One panel fits a column of a paper, three its page; heights without title and legend.
 PANEL_INCHES = {1: 3.5, 2: 2.75, 3: 2.3}
 PANEL_HEIGHT = 1.75
@@ -48,7 +50,7 @@ def draw_curves(results: Results, show_seeds: bool = False) -> Figure:
     """The learning curves with their intervals.
 
     Args:
-        results: panels are its columns with a curve, lines its rows.
+        results: panels are its columns with a curve, lines its rows; of many those that end highest.
         show_seeds: also every seed's own curve, thin.
     """
     # Matplotlib takes half a second to import: only who draws waits for it.
@@ -60,19 +62,23 @@ def draw_curves(results: Results, show_seeds: bool = False) -> Figure:
     down = max(1, -(-len(columns) // max(PANEL_INCHES)))
     across = max(1, -(-len(columns) // down))
     width = PANEL_INCHES[across]
-    titles = {column: _title(column, width) for column in columns}
-    labels = _labels(results)
-    longest = max((len(label) for label in labels.values()), default=0)
+    titles = {column: _wrapped(column.title, width - TICK_INCHES) for column in columns}
+    curved = [row for row in results.rows if any(own == row for own, _ in results.curves)]
+    rows = _highest(results, curved)
+    left_out = f"the {len(rows)} highest of {len(curved)}" if len(rows) < len(curved) else ""
+    labels = {row: _wrapped(_label(results, row), across * width - HANDLE_INCHES) for row in rows}
+    longest = max((len(line) for label in labels.values() for line in label.splitlines()), default=0)
     entries = max(1, int(across * width / (HANDLE_INCHES + LETTER_INCHES * longest)))
     title_lines = 1 + max((title.count("\n") for title in titles.values()), default=0)
-    legend_lines = -(-len(labels) // entries)
+    label_lines = 1 + max((label.count("\n") for label in labels.values()), default=0)
+    legend_lines = -(-len(labels) // entries) * label_lines + bool(left_out)
     height = down * (PANEL_HEIGHT + LINE_INCHES * title_lines) + LINE_INCHES * legend_lines
-    looks = _looks(results.rows)
+    looks = _looks(rows)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(across * width, height), layout="constrained")
         panels = figure.subplots(down, across, squeeze=False).flatten()
         for panel, column in zip(panels, columns, strict=False):
-            curves = {row: curve for (row, own), curve in results.curves.items() if own == column}
+            curves = {row: curve for (row, own), curve in results.curves.items() if own == column and row in rows}
             _panel(panel, curves, looks, show_seeds)
             panel.set_title(titles[column])
         for panel in panels[len(columns) :]:
@@ -81,7 +87,8 @@ def draw_curves(results: Results, show_seeds: bool = False) -> Figure:
             panel.set_ylabel(f"test {results.metric}\n({NAMES[results.statistic]}, {100 * CONFIDENCE:.0f} % interval)")
         handles = [Line2D([], [], label=label, **looks[row]) for row, label in labels.items()]
         if handles:
-            figure.legend(handles=handles, loc="outside lower center", ncols=min(entries, len(handles)))
+            columns_of_legend = min(entries, len(handles))
+            figure.legend(handles=handles, loc="outside lower center", ncols=columns_of_legend, title=left_out or None)
     return figure
 
 
@@ -118,17 +125,23 @@ def _looks(rows: Sequence[Row]) -> dict[Row, dict[str, Any]]:
     }
 
 
-def _title(column: Column, width: float) -> str:
-    return textwrap.fill(column.title, int((width - TICK_INCHES) / LETTER_INCHES), break_long_words=False)
+def _wrapped(text: str, width: float) -> str:
+    return textwrap.fill(text, int(width / LETTER_INCHES), break_long_words=False)
 
 
-def _labels(results: Results) -> dict[Row, str]:
-    """What the legend says of each row that has a curve; the seeds, so that few are seen."""
-    counts = {
-        row: sorted({len(curve.seeds) for (own, _), curve in results.curves.items() if own == row})
-        for row in results.rows
+def _highest(results: Results, rows: Sequence[Row]) -> list[Row]:
+    """The rows that are drawn, in their order: all, or those whose highest curve ends highest."""
+    ends = {
+        row: max(float(c.estimate.value[-1]) for (own, _), c in results.curves.items() if own == row) for row in rows
     }
-    return {row: f"{row.title} ({_seeds(found)})" for row, found in counts.items() if found}
+    kept = sorted(rows, key=lambda row: -ends[row])[:MOST_ROWS]
+    return [row for row in rows if row in kept]
+
+
+def _label(results: Results, row: Row) -> str:
+    """What the legend says of a row; the seeds, so that few are seen."""
+    counts = sorted({len(curve.seeds) for (own, _), curve in results.curves.items() if own == row})
+    return f"{row.title} ({_seeds(counts)})"
 
 
 def _seeds(counts: Sequence[int]) -> str:

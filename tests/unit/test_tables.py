@@ -204,6 +204,20 @@ def test_there_is_a_panel_for_each_environment_and_nothing_is_cut_off(tmp_path, 
     assert all(page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1 for box in boxes)
 
 
+def test_of_a_search_the_highest_are_drawn_and_nothing_is_cut_off(tmp_path):
+    for index in range(20):
+        label = f"setting_{index:02d}-of_a_search-with_hyper_parameters-and_long_names"
+        write_run(tmp_path, "qmix", label=label, final={"success": index / 20})
+    figure = draw_curves(results(tmp_path))
+    figure.canvas.draw()
+    [legend], page = figure.legends, figure.bbox
+    names = [text.get_text() for text in legend.get_texts()]
+    assert [name[13:15] for name in names] == [f"{index:02d}" for index in range(6, 20)]
+    assert legend.get_title().get_text() == "the 14 highest of 20"
+    box = legend.get_window_extent()
+    assert page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0
+
+
 def test_single_seeds_are_drawn_on_demand(two_algorithms):
     found = results(two_algorithms)
     assert len(draw_curves(found).axes[0].lines) == 2
