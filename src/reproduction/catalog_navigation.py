@@ -82,11 +82,14 @@ TABLE6 = Table(
     "table6",
     "Table 6: plain navigation",
     (SUCCESS, STEPS, AGREEMENT, MIN_DISTANCE),
-    _named("lpmarl", "dec_lpmarl"),
+    _named("lpmarl", "dec_lpmarl") | _BASELINES,
     _PLAIN,
-    trained("plain", ["lpmarl", "dec_lpmarl"], list(_PLAIN)),
+    trained("plain", ["lpmarl", "dec_lpmarl"], list(_PLAIN))
+    | trained("plain_common", list(_BASELINES), list(_PLAIN)),
     settings_down=True,
-    note="As many landmarks as agents, one each; sparse and dense rewards.",
+    note="As many landmarks as agents, one each; sparse and dense rewards. The baselines are those of table 1: common "
+    "setting, as many environment steps, `reach_reward: delta`. What they do with more steps and settings of their own "
+    "is in results/published/baselines.",
 )
 _CROWDED = _SIZES | {"m10_n10": "(10,10)"}
 CROWDED = Table(
