@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from benchmarks.speed import devices
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,3 +38,12 @@ def test_quick_benchmark_prints_one_json_document():
     facts = {"cpu", "cores", "python", "torch", "numba", "torch_threads", "load_average_before", "load_average_after"}
     assert facts <= set(document["machine"])
     assert {"commit", "dirty", "mpe2", "unit", "windows"} <= set(document)
+
+
+def test_devices_are_measured_side_by_side_as_far_as_they_are_there(capsys):
+    assert devices.main(["--only", "vdn_on_3m", "--devices", "cpu", "--seconds", "0.05"]) == 0
+    written = capsys.readouterr()
+    [found] = json.loads(written.out)["training"].values()
+    assert found["cpu"]["updates"] >= 1
+    assert min(found["cpu"].values()) > 0
+    assert "vdn_on_3m" in written.err

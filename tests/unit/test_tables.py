@@ -215,7 +215,9 @@ def test_of_a_search_the_highest_are_drawn_and_nothing_is_cut_off(tmp_path):
     assert [name[13:15] for name in names] == [f"{index:02d}" for index in range(6, 20)]
     assert legend.get_title().get_text() == "the 14 highest of 20"
     box = legend.get_window_extent()
-    assert page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0
+    assert page.x0 <= box.x0
+    assert box.x1 <= page.x1
+    assert page.y0 <= box.y0
 
 
 def test_single_seeds_are_drawn_on_demand(two_algorithms):
