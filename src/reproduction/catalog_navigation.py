@@ -84,8 +84,7 @@ TABLE6 = Table(
     (SUCCESS, STEPS, AGREEMENT, MIN_DISTANCE),
     _named("lpmarl", "dec_lpmarl") | _BASELINES,
     _PLAIN,
-    trained("plain", ["lpmarl", "dec_lpmarl"], list(_PLAIN))
-    | trained("plain_common", list(_BASELINES), list(_PLAIN)),
+    trained("plain", ["lpmarl", "dec_lpmarl"], list(_PLAIN)) | trained("plain_common", list(_BASELINES), list(_PLAIN)),
     settings_down=True,
     note="As many landmarks as agents, one each; sparse and dense rewards. The baselines are those of table 1: common "
     "setting, as many environment steps, `reach_reward: delta`. What they do with more steps and settings of their own "
