@@ -30,8 +30,8 @@ from components.yaml_loader import load_yaml  # noqa: E402
 from envs.base import TASK_FIELDS  # noqa: E402
 from envs.combat_costs import COSTS  # noqa: E402
 from envs.skirmish import SIMULATOR_VERSION, Skirmish, SkirmishOptions  # noqa: E402
-from envs.skirmish_kernel import EAST, FIRST_ATTACK, NORTH, SOUTH, STOP, WEST  # noqa: E402
-from envs.skirmish_views import SIGHT  # noqa: E402
+from envs.skirmish_layout import SIGHT  # noqa: E402
+from envs.skirmish_world import EAST, FIRST_ATTACK, NORTH, SOUTH, STOP, WEST  # noqa: E402
 from modules.assignment import make_problem, solve  # noqa: E402
 from modules.assignment.policies import random_feasible  # noqa: E402
 from utils.run_record import git_commit  # noqa: E402

@@ -18,35 +18,26 @@ from typing_extensions import override
 from components.random import load_rng_state, rng_state
 from envs.base import TASK_FIELDS, Array, EnvInfo, StepResult, TaskInfo, VectorEnv, check_fields
 from envs.combat_costs import COSTS, Battle
-from envs.skirmish_kernel import (
+from envs.skirmish_entities import AGENT_COLUMNS, TASK_COLUMNS
+from envs.skirmish_kernel import TARGETS, Rules
+from envs.skirmish_layout import CAPACITIES, CENTER, SIGHT, Layout, Views
+from envs.skirmish_maps import MAP_SIDE, Difficulty, LoadedMap, Targets, load_map
+from envs.skirmish_rewards import (
     DEAD_ALLIES,
     DEAD_ENEMIES,
-    FIRST_ATTACK,
     HIGH,
     N_OUTCOME,
     REWARD,
-    TARGETS,
     TERMINATED,
     TRUNCATED,
     WON,
     Rewards,
-    Rules,
 )
-from envs.skirmish_maps import MAP_SIDE, Difficulty, LoadedMap, Targets, load_map
-from envs.skirmish_views import (
-    AGENT_COLUMNS,
-    CAPACITIES,
-    CENTER,
-    SIGHT,
-    TASK_COLUMNS,
-    Layout,
-    Views,
-    show,
-    step_and_show,
-)
+from envs.skirmish_views import show, step_and_show
 from envs.skirmish_world import (
     AIMED,
     COOLDOWN,
+    FIRST_ATTACK,
     LIFE,
     MAX_LIFE,
     MAX_SHIELD,

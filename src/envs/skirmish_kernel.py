@@ -1,4 +1,4 @@
-"""Compiled fight of B skirmishes: orders, volleys, movement and what they are worth.
+"""Compiled fight of B skirmishes: orders, volleys and movement; ``skirmish_rewards`` says what a step is worth.
 
 Within one game loop everybody acts on where and who was alive at its start, so that neither side strikes first.
 Without Numba the same functions run as plain Python: right, but some hundred times slower.
@@ -15,20 +15,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.jit import njit
+from envs.skirmish_rewards import N_OUTCOME, Rewards, judge, pay
 from envs.skirmish_world import (
     AIMED,
     ARMOR,
     ARMORED,
+    BEFORE,
     BONUS,
     CALM,
     COOLDOWN,
     DAMAGE,
+    EAST,
+    FIRST_ATTACK,
     FLIGHT,
     FLYING,
     HITS,
     LIFE,
     MAX_LIFE,
     MAX_SHIELD,
+    N_SCRATCH,
+    NORTH,
     PERIOD,
     RADIUS,
     REACH,
@@ -36,9 +42,15 @@ from envs.skirmish_world import (
     SHIELD,
     SHIELD_DELAY,
     SHIELD_REGENERATION,
+    SOUTH,
     SPEED,
+    STEP_X,
+    STEP_Y,
     TARGET,
+    TO_X,
+    TO_Y,
     VOLLEYS,
+    WEST,
     World,
     X,
     Y,
@@ -46,12 +58,6 @@ from envs.skirmish_world import (
 
 Array = NDArray[Any]
 
-# Actions: 0 for the dead, 1 stop, 2 to 5 moves, then one attack for each enemy.
-NO_OP, STOP, NORTH, SOUTH, EAST, WEST, FIRST_ATTACK = range(7)
-# Columns of ``outcome`` before the N E task rewards.
-REWARD, WON, HIGH, DEAD_ALLIES, DEAD_ENEMIES, N_OUTCOME = range(6)
-# Columns of ``ended``.
-TERMINATED, TRUNCATED = 0, 1
 # Which ally in reach an enemy shoots.
 TARGETS = {"nearest": 0, "lowest_life": 1, "random": 2}
 NEAREST, LOWEST_LIFE = TARGETS["nearest"], TARGETS["lowest_life"]
@@ -81,42 +87,6 @@ class Rules(NamedTuple):
     reaction: int
     targets: int
     limit: int
-
-
-class Rewards(NamedTuple):
-    """SMAC's reward options, by SMAC's names.
-
-    Attributes:
-        sparse: only win and defeat, 1 and -1.
-        only_positive: losses of the own side cost nothing.
-        death_value: for each dead enemy.
-        win: for winning.
-        defeat: for losing.
-        negative_scale: factor on what the own side loses.
-        scale: divides every reward; 1 = off.
-        limit_ends: a battle out of time has ended for good.
-        task_damage: agents earn their share of what their attacks do, not only 1 when their enemy dies.
-        exchange: the high level earns the exchange of health and units instead of 1 for a win.
-        ally_health, enemy_health: life and shield of each side at full health.
-    """
-
-    sparse: bool
-    only_positive: bool
-    death_value: float
-    win: float
-    defeat: float
-    negative_scale: float
-    scale: float
-    limit_ends: bool
-    task_damage: bool
-    exchange: bool
-    ally_health: float
-    enemy_health: float
-
-
-# Scratch rows of the units of one world: how far each moves in this loop, where allies are sent, and before the step
-# life plus shield.
-STEP_X, STEP_Y, TO_X, TO_Y, BEFORE, N_SCRATCH = range(6)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -351,65 +321,6 @@ def play_loops(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def judge(
-    n: int, units: Array, scratch: Array, rewards: Rewards, out_of_time: bool, outcome: Array, ended: Array
-) -> None:
-    """Reward of a world's step, kills, and whether its battle has ended."""
-    u = units.shape[1]
-    hurt = deaths = lost = own = killed = fallen = 0.0
-    allies = enemies = 0
-    for i in range(u):
-        before, left = scratch[BEFORE, i], units[LIFE, i] + units[SHIELD, i]
-        died = before > 0.0 and left <= 0.0
-        if i < n:
-            allies += left > 0.0
-            own += before - left
-            fallen += died
-            lost += before - left + rewards.death_value * died
-        else:
-            enemies += left > 0.0
-            hurt += before - left
-            killed += died
-            deaths += rewards.death_value * died
-    over, won, beaten = allies == 0 or enemies == 0, enemies == 0 and allies > 0, allies == 0 and enemies > 0
-    if rewards.sparse:
-        reward = 1.0 * won - 1.0 * beaten
-    else:
-        # Shields that regenerate count as well: SMAC takes the absolute value.
-        reward = abs(hurt + deaths) if rewards.only_positive else hurt + deaths - rewards.negative_scale * lost
-        reward += rewards.win * won + rewards.defeat * beaten
-    outcome[REWARD] = reward / rewards.scale
-    outcome[WON] = won
-    outcome[HIGH] = won
-    if rewards.exchange:
-        health = hurt / rewards.enemy_health - own / rewards.ally_health
-        outcome[HIGH] = 0.5 * (health + killed / (u - n) - fallen / n)
-    outcome[DEAD_ALLIES], outcome[DEAD_ENEMIES] = n - allies, u - n - enemies
-    ended[TERMINATED] = over or (out_of_time and rewards.limit_ends)
-    ended[TRUNCATED] = out_of_time and not over and not rewards.limit_ends
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _pay(n: int, units: Array, kinds: Array, scratch: Array, damage: bool, actions: Array, earned: Array) -> None:
-    """What each agent earns for each enemy, [N E] row by row; see ``smac_tasks.task_rewards``."""
-    e = units.shape[1] - n
-    for j in range(e):
-        before, left = scratch[BEFORE, n + j], units[LIFE, n + j] + units[SHIELD, n + j]
-        worth = 1.0 if before > 0.0 and left <= 0.0 else 0.0
-        if damage:
-            worth += max(before - left, 0.0) / (kinds[MAX_LIFE, n + j] + kinds[MAX_SHIELD, n + j])
-            attackers = 0
-            for i in range(n):
-                attackers += actions[i] == FIRST_ATTACK + j
-            worth /= attackers if attackers else n
-            for i in range(n):
-                earned[i * e + j] = worth if attackers == 0 or actions[i] == FIRST_ATTACK + j else 0.0
-        else:
-            for i in range(n):
-                earned[i * e + j] = worth
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
 def fight(
     world: World, kinds: Array, rules: Rules, rewards: Rewards, outcome: Array, ended: Array, actions: Array,
     active: Array,
@@ -439,4 +350,4 @@ def fight(
             alive[i] = units[LIFE, i] > 0.0
         play_loops(n, units, orders, draws, goal, kinds, rules, alive, scratch)
         judge(n, units, scratch, rewards, world.steps[b] >= rules.limit, outcome[b], ended[b])
-        _pay(n, units, kinds, scratch, rewards.task_damage, actions[b], outcome[b, N_OUTCOME:])
+        pay(n, units, kinds, scratch, rewards.task_damage, actions[b], outcome[b, N_OUTCOME:])

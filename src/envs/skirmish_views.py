@@ -1,6 +1,6 @@
-"""Compiled observations of B skirmishes: SMAC's observation, state and action mask, and the task structure.
+"""Compiled observations of B skirmishes as SMAC has them, and its action mask; ``skirmish_entities`` adds the tasks.
 
-The order of columns and all scales are those of SMAC's ``StarCraft2Env``; enemies are the tasks.
+The order of columns and all scales are those of SMAC's ``StarCraft2Env``.
 
 Shape legend: B worlds, N allies (agents), E enemies (tasks), U = N + E units, A = 6 + E actions.
 """
@@ -8,39 +8,32 @@ Shape legend: B worlds, N allies (agents), E enemies (tasks), U = N + E units, A
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components.jit import njit
-from envs.skirmish_kernel import (
+from envs.skirmish_entities import write_capacity, write_entities
+from envs.skirmish_kernel import Rules, fight
+from envs.skirmish_layout import CENTER, SHOOT, SIGHT, Layout, Views
+from envs.skirmish_maps import MAP_SIDE
+from envs.skirmish_rewards import Rewards
+from envs.skirmish_world import (
+    COOLDOWN,
     EAST,
     FIRST_ATTACK,
-    LEAST_DAMAGE,
-    NO_OP,
-    NORTH,
-    SOUTH,
-    STOP,
-    WEST,
-    Rewards,
-    Rules,
-    fight,
-)
-from envs.skirmish_maps import MAP_SIDE
-from envs.skirmish_world import (
-    ARMOR,
-    ARMORED,
-    BONUS,
-    COOLDOWN,
-    DAMAGE,
-    HITS,
     LIFE,
     MAX_COOLDOWN,
     MAX_LIFE,
     MAX_SHIELD,
+    NO_OP,
+    NORTH,
     SHIELD,
+    SOUTH,
+    STOP,
     TYPE_COLUMN,
+    WEST,
     World,
     X,
     Y,
@@ -48,82 +41,8 @@ from envs.skirmish_world import (
 
 Array = NDArray[Any]
 
-SIGHT, SHOOT = 9.0, 6.0
-CENTER = MAP_SIDE / 2
 # Cells around a unit that ``obs_pathing_grid`` shows, in units of the move amount, in SMAC's order.
 _AROUND = np.array([[0, 2], [0, -2], [2, 0], [-2, 0], [1, 1], [-1, -1], [1, -1], [-1, 1]], dtype=np.int64)
-# How many agents may be assigned to one enemy.
-CAPACITIES = {"paper": 0, "none": 1, "shots_to_kill": 2, "fixed": 3}
-PAPER, SHOTS_TO_KILL, FIXED = CAPACITIES["paper"], CAPACITIES["shots_to_kill"], CAPACITIES["fixed"]
-
-
-class Layout(NamedTuple):
-    """Which columns there are, by the names of SMAC's options.
-
-    Attributes:
-        all_health, own_health, last_action, pathing_grid, timestep: of the observation.
-        state_last_action, state_timestep: of the state.
-        ally_shield, enemy_shield: columns for shields, 0 or 1.
-        type_bits: columns that say the type.
-        limit: steps of an episode.
-        capacity: how many agents an enemy takes, a value of ``CAPACITIES``.
-        fixed: that many with ``capacity: fixed``.
-    """
-
-    all_health: bool
-    own_health: bool
-    last_action: bool
-    pathing_grid: bool
-    timestep: bool
-    state_last_action: bool
-    state_timestep: bool
-    ally_shield: int
-    enemy_shield: int
-    type_bits: int
-    limit: int
-    capacity: int
-    fixed: int
-
-    def obs_columns(self, n: int, e: int) -> int:
-        """Length of an agent's observation."""
-        others = 4 + self.type_bits
-        enemies = e * (others + self.all_health * (1 + self.enemy_shield))
-        allies = others + self.all_health * (1 + self.ally_shield) + self.last_action * (FIRST_ATTACK + e)
-        own = self.type_bits + self.own_health * (1 + self.ally_shield) + self.timestep
-        return 4 + 8 * self.pathing_grid + enemies + (n - 1) * allies + own
-
-    def state_columns(self, n: int, e: int) -> int:
-        """Length of the state."""
-        allies, enemies = 4 + self.ally_shield + self.type_bits, 3 + self.enemy_shield + self.type_bits
-        return n * allies + e * enemies + self.state_last_action * n * (FIRST_ATTACK + e) + self.state_timestep
-
-
-class Views(NamedTuple):
-    """What is shown of B worlds; a field that nobody asked for has no rows.
-
-    Attributes:
-        obs: [B, N, obs columns] float32.
-        state: [B, state columns] float32.
-        avail_actions: [B, N, A] int32.
-        agent_feats: [B, N, Fa] float32.
-        task_feats: [B, E, Ft] float32.
-        agent_alive: [B, N] bool.
-        task_alive: [B, E] bool.
-        capacity: [B, E] int64.
-    """
-
-    obs: Array
-    state: Array
-    avail_actions: Array
-    agent_feats: Array
-    task_feats: Array
-    agent_alive: Array
-    task_alive: Array
-    capacity: Array
-
-
-# Columns before the type. Agents: place, life, shield, cooldown, free directions; tasks: place, life, shield, capacity.
-AGENT_COLUMNS, TASK_COLUMNS = 9, 5
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
@@ -247,68 +166,6 @@ def _write_state(n: int, units: Array, kinds: Array, layout: Layout, last_action
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _volleys_needed(n: int, units: Array, kinds: Array, k: int) -> int:
-    """Volleys of the average living ally that unit k dies of."""
-    on_shield = on_life = allies = 0.0
-    for i in range(n):
-        if units[LIFE, i] > 0.0:
-            damage = kinds[DAMAGE, i] + kinds[BONUS, i] * kinds[ARMORED, k]
-            on_shield += kinds[HITS, i] * damage
-            on_life += kinds[HITS, i] * max(damage - kinds[ARMOR, k], LEAST_DAMAGE)
-            allies += 1.0
-    if allies == 0.0:
-        return 1
-    # A volley that would leave a trace of life by rounding counts as deadly.
-    return math.ceil(units[SHIELD, k] * allies / on_shield + units[LIFE, k] * allies / on_life - 1e-9)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _write_capacity(n: int, units: Array, kinds: Array, layout: Layout, capacity: Array) -> None:
-    """Agents that each living enemy takes: the layout's rule, raised to what holds all living agents."""
-    allies, enemies, total = 0, 0, 0
-    for k in range(units.shape[1]):
-        allies += units[LIFE, k] > 0.0 and k < n
-        enemies += units[LIFE, k] > 0.0 and k >= n
-    allowed = (enemies + 1) // 2
-    if layout.capacity != PAPER:
-        allowed = layout.fixed if layout.capacity == FIXED else n
-    for j in range(capacity.shape[0]):
-        living = units[LIFE, n + j] > 0.0
-        capacity[j] = allowed if living else 0
-        if living and layout.capacity == SHOTS_TO_KILL:
-            capacity[j] = _volleys_needed(n, units, kinds, n + j)
-        total += capacity[j]
-    if enemies > 0 and total < allies:
-        least = (allies + enemies - 1) // enemies
-        for j in range(capacity.shape[0]):
-            if units[LIFE, n + j] > 0.0:
-                capacity[j] = max(capacity[j], least)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _write_entities(
-    units: Array, kinds: Array, layout: Layout, avail: Array, capacity: Array, agent_feats: Array, task_feats: Array
-) -> None:
-    """Features of agents and tasks, in units of the sight range around the map's center; they come in as zeros."""
-    n = avail.shape[0]
-    for k in range(units.shape[1]):
-        if units[LIFE, k] <= 0.0:
-            continue
-        row = agent_feats[k] if k < n else task_feats[k - n]
-        row[0], row[1] = (units[X, k] - CENTER) / SIGHT, (units[Y, k] - CENTER) / SIGHT
-        row[2] = units[LIFE, k] / kinds[MAX_LIFE, k]
-        row[3] = units[SHIELD, k] / max(kinds[MAX_SHIELD, k], 1.0)
-        if k < n:
-            row[4] = units[COOLDOWN, k] / kinds[MAX_COOLDOWN, k]
-            for m in range(4):
-                row[5 + m] = avail[k, NORTH + m]
-        else:
-            row[4] = capacity[k - n] / n
-        if layout.type_bits:
-            row[row.shape[0] - layout.type_bits + int(kinds[TYPE_COLUMN, k])] = 1.0
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
 def show(world: World, kinds: Array, layout: Layout, rules: Rules, views: Views, active: Array) -> None:
     """Fills the wanted fields of the active worlds.
 
@@ -345,8 +202,8 @@ def show(world: World, kinds: Array, layout: Layout, rules: Rules, views: Views,
                 else:
                     views.task_alive[b, k - n] = units[LIFE, k] > 0.0
             agent_feats[:], task_feats[:] = 0.0, 0.0
-            _write_capacity(n, units, kinds, layout, capacity)
-            _write_entities(units, kinds, layout, avail, capacity, agent_feats, task_feats)
+            write_capacity(n, units, kinds, layout, capacity)
+            write_entities(units, kinds, layout, avail, capacity, agent_feats, task_feats)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

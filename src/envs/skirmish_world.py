@@ -28,6 +28,11 @@ X, Y, LIFE, SHIELD, COOLDOWN, N_UNIT = range(6)
 # Rows of ``World.orders``: loops since the unit was hurt; the unit that an enemy fights or an ally was told to; the
 # unit that its volley in flight is for (-1 = none, of both), loops until that arrives; volleys so far.
 CALM, TARGET, AIMED, FLYING, VOLLEYS, N_ORDER = range(6)
+# Actions: 0 for the dead, 1 stop, 2 to 5 moves, then one attack for each enemy.
+NO_OP, STOP, NORTH, SOUTH, EAST, WEST, FIRST_ATTACK = range(7)
+# Rows of the scratch array of one world's units: how far each moves in this loop, where allies are sent, and life plus
+# shield before the step.
+STEP_X, STEP_Y, TO_X, TO_Y, BEFORE, N_SCRATCH = range(6)
 
 
 class World(NamedTuple):

@@ -20,10 +20,11 @@ from typing_extensions import override
 from components.errors import RunFailed, UserError
 from envs.base import DROPPED, Array, EnvInfo, MultiAgentEnv, TaskInfo
 from envs.combat_costs import COSTS, Battle
-from envs.skirmish_kernel import FIRST_ATTACK, LEAST_DAMAGE, NORTH
+from envs.skirmish_entities import AGENT_COLUMNS, TASK_COLUMNS
+from envs.skirmish_kernel import LEAST_DAMAGE
+from envs.skirmish_layout import CENTER, SIGHT
 from envs.skirmish_maps import load_map, map_names
-from envs.skirmish_views import AGENT_COLUMNS, CENTER, SIGHT, TASK_COLUMNS
-from envs.skirmish_world import ally_order, expand
+from envs.skirmish_world import FIRST_ATTACK, NORTH, ally_order, expand
 from envs.smac_tasks import VolleyDamage, capacities, high_reward, task_rewards, volleys_needed
 from envs.starcraft2_options import Sc2Options
 from envs.starcraft2_preflight import check

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from envs.skirmish import Skirmish, SkirmishOptions
-from envs.skirmish_kernel import BEFORE, N_OUTCOME, N_SCRATCH, REWARD, judge
+from envs.skirmish_rewards import N_OUTCOME, REWARD, judge
+from envs.skirmish_world import BEFORE, N_SCRATCH
 
 FILES = sorted((Path(__file__).resolve().parents[1] / "golden").glob("smac_*.npz"))
 

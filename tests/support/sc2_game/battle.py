@@ -10,7 +10,7 @@ import numpy as np
 from support import sc2_game
 
 from envs.skirmish import ACQUIRE, Starts
-from envs.skirmish_kernel import N_SCRATCH, TARGETS, TO_X, TO_Y, Rules, play_loops
+from envs.skirmish_kernel import TARGETS, Rules, play_loops
 from envs.skirmish_maps import load_map
 from envs.skirmish_world import (
     AIMED,
@@ -18,8 +18,11 @@ from envs.skirmish_world import (
     LIFE,
     MAX_LIFE,
     MAX_SHIELD,
+    N_SCRATCH,
     SHIELD,
     TARGET,
+    TO_X,
+    TO_Y,
     TYPE_COLUMN,
     X,
     Y,
