@@ -363,6 +363,8 @@ def test_two_hundred_runs_are_small_and_quick(browser, tmp_path):
     path = write_runs_page(tmp_path)
     assert path.stat().st_size < 10e6
     driver = browser(path)
+    # The browser may answer before the page's script has run.
+    WebDriverWait(driver, 10).until(names)
     assert len(names(driver)) == 200
     # Under a second on an idle machine; the limit leaves room for a busy one.
     assert load_milliseconds(driver) < 3000
