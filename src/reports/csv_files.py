@@ -51,7 +51,8 @@ def _bounds(name: str, estimate: Estimate | None) -> dict[str, Any]:
 
 def _run_line(run: RunRecord) -> dict[str, Any]:
     summary = run.summary or {}
-    recorded = {key: summary.get(key, "") for key in ("env_steps", "updates", "cpu_seconds", "wall_seconds")}
+    known = ("env_version", "env_steps", "updates", "cpu_seconds", "wall_seconds")
+    recorded = {key: summary.get(key, "") for key in known}
     final = {key: curve[-1][1] for key, curve in sorted(run.metrics.items()) if key.startswith("final_")}
     commit = {key: run.commit.get(key, "") for key in ("commit", "dirty", "env_commit", "env_dirty")}
     return {"seed": run.seed, "folder": str(run.folder), **commit, **recorded, **final}

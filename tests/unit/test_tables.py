@@ -146,8 +146,9 @@ def test_metric_is_success_else_return_else_any_and_a_wrong_one_lists_them(tmp_p
 
 
 def test_seeds_csv_has_every_seed_with_all_its_final_metrics(tmp_path):
-    write_run(tmp_path, seed=1, final={"success": 0.5, "return": 3.0})
-    write_run(tmp_path, "vdn", seed=2, final={"success": 0.25, "agreement": 1.0})
+    played = {"env_version": 2}
+    write_run(tmp_path, seed=1, final={"success": 0.5, "return": 3.0}, summary=played)
+    write_run(tmp_path, "vdn", seed=2, final={"success": 0.25, "agreement": 1.0}, summary=played)
     found = lines(seeds_csv(results(tmp_path)))
     assert [(line["algorithm"], line["seed"], line["final_success_mean"]) for line in found] == [
         ("qmix", "1", "0.5"),
@@ -155,6 +156,7 @@ def test_seeds_csv_has_every_seed_with_all_its_final_metrics(tmp_path):
     ]
     assert [line["final_return_mean"] for line in found] == ["3.0", ""]
     assert found[0]["env_commit"] == "e" * 40
+    assert [line["env_version"] for line in found] == ["2", "2"]
 
 
 def test_curves_csv_has_the_statistic_of_each_point(tmp_path):
