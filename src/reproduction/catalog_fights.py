@@ -28,7 +28,8 @@ _FIGHTS = {f"{level}_{name}": f"{name}, {level}" for level in ("easy", "medium")
 _IN_FIGHTS = (
     "The flat reward is 1 for a win and -1 for a defeat, but for the row of dense rewards. LPMARL and its relatives do "
     "not use it: agents earn what their own attacks do to their enemy, assignments the exchange of health and units; "
-    "RODE's actions and roles learn from the same two. 2m_vs_1z has one enemy, so that every assignment is the same there: whoever assigns is LPMARL."
+    "RODE's actions and roles learn from the same two. 2m_vs_1z has one enemy, so that every assignment is the same "
+    "there: whoever assigns is LPMARL."
 )
 
 
