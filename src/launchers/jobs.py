@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -69,9 +69,9 @@ class Job:
         return run_folder(Path(self.values["local_results_path"]), self.values["env"], self.title)
 
 
-def result_key(values: Mapping[str, Any]) -> str:
+def result_key(values: Mapping[str, Any], ignored: Container[str] = IGNORED) -> str:
     """The part of a configuration that a run's result depends on, as canonical text; secrets are left out."""
-    return json.dumps({key: redact(value, key) for key, value in values.items() if key not in IGNORED}, sort_keys=True)
+    return json.dumps({key: redact(value, key) for key, value in values.items() if key not in ignored}, sort_keys=True)
 
 
 def make_jobs(

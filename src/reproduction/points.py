@@ -16,7 +16,7 @@ from typing import Any
 
 from components.errors import UserError
 from components.files import write_json_atomic
-from launchers.jobs import result_key
+from launchers.jobs import IGNORED, result_key
 from reports.run_records import RunRecord
 from utils.logging import get_logger
 from utils.signals import StopSignals
@@ -24,6 +24,8 @@ from utils.signals import StopSignals
 FOLDER = "measurements"
 # Raised when a measurement means something else than before: what older programs kept is then not used.
 VERSION = 1
+# The device stays in the names of measurements: those made before sets overlooked it are found by it.
+_IGNORED = frozenset(IGNORED) - {"use_cuda"}
 _WAIT_SECONDS = 0.5
 
 Found = dict[str, Any]
@@ -49,7 +51,7 @@ class Point:
     @property
     def key(self) -> str:
         """Equal for two points of equal result; the name of the file that keeps it."""
-        trained = [result_key(self.run.config), self.run.run.get("start_time"), self.run.commit.get("commit")]
+        trained = [result_key(self.run.config, _IGNORED), self.run.run.get("start_time"), self.run.commit.get("commit")]
         text = json.dumps([VERSION, trained, self.kind, sorted(self.overrides), self.count])
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -222,3 +223,15 @@ def test_a_measurement_belongs_to_its_run_setting_and_number_of_episodes(made: P
     [kept] = store.folder.iterdir()
     kept.write_text("{ half a file")
     assert store.read(points[0]) is None
+
+
+def test_published_measurements_are_found_again(tmp_path: Path) -> None:
+    """They are kept under names made of the runs' configurations: what changes those names loses them all."""
+    published = Path(__file__).parents[2] / "results/published/combat"
+    with tarfile.open(published / "records.tar.xz") as records:
+        records.extractall(tmp_path / "runs", filter="data")
+    where = ["--results", str(tmp_path / "runs"), "--output", str(tmp_path / "out")]
+    reproduce.main(["assigners", "--no-run", *where])
+    header = "| setting | LPMARL's scores"
+    grids = [(folder / "assigners.md").read_text().split(header)[1] for folder in (published, tmp_path / "out")]
+    assert grids[0].split("## Where")[0] == grids[1].split("## Where")[0]
