@@ -31,7 +31,7 @@ from utils.run_record import git_commit
 ROOT = Path(__file__).resolve().parents[2]
 OUTPUT = Path("results/reproduction")
 QUICK_OUTPUT = Path("results/reproduction_quick")
-# Small enough for all tables and figures in a quarter of an hour on two cores; nothing is learned well.
+# So short that starting is most of a run's time; nothing is learned well.
 QUICK = ("t_max=1600", "test_interval=800", "log_interval=800", "test_nepisode=16", "final_nepisode=30")
 
 _EXAMPLES = """examples:
