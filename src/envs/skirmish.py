@@ -38,6 +38,7 @@ from envs.skirmish_world import (
     AIMED,
     COOLDOWN,
     FIRST_ATTACK,
+    FLIGHT,
     LIFE,
     MAX_LIFE,
     MAX_SHIELD,
@@ -187,7 +188,8 @@ class Skirmish(VectorEnv):
                 half_width=CENTER / SIGHT,
                 costs=tuple(COSTS),
             ),
-            version=SIMULATOR_VERSION,
+            # Volleys that fly are paid when they leave, not when they arrive as at first.
+            version=SIMULATOR_VERSION + int(self._kinds[FLIGHT].any()),
         )
 
     def _allocate_observation(self, fields: Sequence[str]) -> None:

@@ -5,21 +5,15 @@ Shape legend: N allies (agents), E enemies (tasks), U = N + E units (allies firs
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from numpy.typing import NDArray
 
 from components.jit import njit
-from envs.skirmish_kernel import LEAST_DAMAGE
 from envs.skirmish_layout import CAPACITIES, CENTER, SIGHT, Layout
+from envs.skirmish_volleys import volleys_needed
 from envs.skirmish_world import (
-    ARMOR,
-    ARMORED,
-    BONUS,
     COOLDOWN,
-    DAMAGE,
-    HITS,
     LIFE,
     MAX_COOLDOWN,
     MAX_LIFE,
@@ -39,22 +33,6 @@ AGENT_COLUMNS, TASK_COLUMNS = 9, 5
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _volleys_needed(n: int, units: Array, kinds: Array, k: int) -> int:
-    """Volleys of the average living ally that unit k dies of."""
-    on_shield = on_life = allies = 0.0
-    for i in range(n):
-        if units[LIFE, i] > 0.0:
-            damage = kinds[DAMAGE, i] + kinds[BONUS, i] * kinds[ARMORED, k]
-            on_shield += kinds[HITS, i] * damage
-            on_life += kinds[HITS, i] * max(damage - kinds[ARMOR, k], LEAST_DAMAGE)
-            allies += 1.0
-    if allies == 0.0:
-        return 1
-    # A volley that would leave a trace of life by rounding counts as deadly.
-    return math.ceil(units[SHIELD, k] * allies / on_shield + units[LIFE, k] * allies / on_life - 1e-9)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
 def write_capacity(n: int, units: Array, kinds: Array, layout: Layout, capacity: Array) -> None:
     """Agents that each living enemy takes: the layout's rule, raised to what holds all living agents."""
     allies, enemies, total = 0, 0, 0
@@ -68,7 +46,7 @@ def write_capacity(n: int, units: Array, kinds: Array, layout: Layout, capacity:
         living = units[LIFE, n + j] > 0.0
         capacity[j] = allowed if living else 0
         if living and layout.capacity == SHOTS_TO_KILL:
-            capacity[j] = _volleys_needed(n, units, kinds, n + j)
+            capacity[j] = volleys_needed(n, units, kinds, n + j)
         total += capacity[j]
     if enemies > 0 and total < allies:
         least = (allies + enemies - 1) // enemies

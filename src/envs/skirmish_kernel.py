@@ -16,20 +16,16 @@ from numpy.typing import NDArray
 
 from components.jit import njit
 from envs.skirmish_rewards import N_OUTCOME, Rewards, judge, pay
+from envs.skirmish_volleys import spared, struck
 from envs.skirmish_world import (
     AIMED,
-    ARMOR,
-    ARMORED,
     BEFORE,
-    BONUS,
     CALM,
     COOLDOWN,
-    DAMAGE,
     EAST,
     FIRST_ATTACK,
     FLIGHT,
     FLYING,
-    HITS,
     LIFE,
     MAX_LIFE,
     MAX_SHIELD,
@@ -43,6 +39,7 @@ from envs.skirmish_world import (
     SHIELD_DELAY,
     SHIELD_REGENERATION,
     SOUTH,
+    SPARED,
     SPEED,
     STEP_X,
     STEP_Y,
@@ -61,8 +58,6 @@ Array = NDArray[Any]
 # Which ally in reach an enemy shoots.
 TARGETS = {"nearest": 0, "lowest_life": 1, "random": 2}
 NEAREST, LOWEST_LIFE = TARGETS["nearest"], TARGETS["lowest_life"]
-# A hit does at least this much, whatever the armor.
-LEAST_DAMAGE = 0.5
 # A volley leaves 0 to 3 game loops late: the game varies the period by -1 to +2, and takes a loop to fire.
 SPREAD = 3.0
 
@@ -90,10 +85,14 @@ class Rules(NamedTuple):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _give_orders(n: int, units: Array, orders: Array, scratch: Array, actions: Array, move_amount: float) -> None:
+def _give_orders(
+    n: int, units: Array, orders: Array, kinds: Array, scratch: Array, actions: Array, move_amount: float
+) -> None:
     """Where the allies of a world are sent, or whom they attack; what everybody's health is before the step."""
     for i in range(units.shape[1]):
         scratch[BEFORE, i] = units[LIFE, i] + units[SHIELD, i]
+        if i >= n:
+            scratch[SPARED, i] = spared(n, units, orders, kinds, i)
     for i in range(n):
         action = actions[i]
         scratch[TO_X, i] = units[X, i] + move_amount * (int(action == EAST) - int(action == WEST))
@@ -169,13 +168,8 @@ def _pick_targets(
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _hit(units: Array, orders: Array, kinds: Array, i: int, k: int) -> None:
-    """A volley of unit i arrives at unit k: shields first, then the life, which armor protects."""
-    damage = kinds[DAMAGE, i] + kinds[BONUS, i] * kinds[ARMORED, k]
-    for _ in range(int(kinds[HITS, i])):
-        absorbed = min(units[SHIELD, k], damage)
-        units[SHIELD, k] -= absorbed
-        if absorbed < damage:
-            units[LIFE, k] -= max(damage - absorbed - kinds[ARMOR, k], LEAST_DAMAGE)
+    """A volley of unit i arrives at unit k."""
+    units[SHIELD, k], units[LIFE, k] = struck(kinds, i, k, units[SHIELD, k], units[LIFE, k])
     orders[CALM, k] = 0
 
 
@@ -309,7 +303,7 @@ def play_loops(
         kinds: [15, U].
         rules: of the simulation.
         alive: [U] bool, who lives; kept up to date.
-        scratch: [6, U].
+        scratch: [7, U].
     """
     for _ in range(rules.loops):
         _pick_targets(n, units, orders, kinds, draws, alive, rules.acquire, rules.reaction, rules.targets)
@@ -345,9 +339,9 @@ def fight(
         units, orders, draws, goal = world.units[b], world.orders[b], world.draws[b], world.goal[b]
         world.last_action[b] = actions[b]
         world.steps[b] += 1
-        _give_orders(n, units, orders, scratch, actions[b], rules.move_amount)
+        _give_orders(n, units, orders, kinds, scratch, actions[b], rules.move_amount)
         for i in range(u):
             alive[i] = units[LIFE, i] > 0.0
         play_loops(n, units, orders, draws, goal, kinds, rules, alive, scratch)
         judge(n, units, scratch, rewards, world.steps[b] >= rules.limit, outcome[b], ended[b])
-        pay(n, units, kinds, scratch, rewards.task_damage, actions[b], outcome[b, N_OUTCOME:])
+        pay(n, units, orders, kinds, scratch, rewards.task_damage, actions[b], outcome[b, N_OUTCOME:])

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from components.jit import njit
-from envs.skirmish_world import BEFORE, FIRST_ATTACK, LIFE, MAX_LIFE, MAX_SHIELD, SHIELD
+from envs.skirmish_volleys import spared
+from envs.skirmish_world import BEFORE, FIRST_ATTACK, LIFE, MAX_LIFE, MAX_SHIELD, SHIELD, SPARED
 
 Array = NDArray[Any]
 
@@ -91,14 +92,21 @@ def judge(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def pay(n: int, units: Array, kinds: Array, scratch: Array, damage: bool, actions: Array, earned: Array) -> None:
-    """What each agent earns for each enemy, [N E] row by row; see ``smac_tasks.task_rewards``."""
+def pay(
+    n: int, units: Array, orders: Array, kinds: Array, scratch: Array, damage: bool, actions: Array, earned: Array
+) -> None:
+    """What each agent earns for each enemy, [N E] row by row; see ``smac_tasks.task_rewards``.
+
+    Volleys that fly are paid when they leave: when they arrive, who fired them may have another task, and others who
+    came later would be paid for them.
+    """
     e = units.shape[1] - n
     for j in range(e):
-        before, left = scratch[BEFORE, n + j], units[LIFE, n + j] + units[SHIELD, n + j]
-        worth = 1.0 if before > 0.0 and left <= 0.0 else 0.0
+        k = n + j
         if damage:
-            worth += max(before - left, 0.0) / (kinds[MAX_LIFE, n + j] + kinds[MAX_SHIELD, n + j])
+            before, left = scratch[SPARED, k], spared(n, units, orders, kinds, k)
+            worth = max(before - left, 0.0) / (kinds[MAX_LIFE, k] + kinds[MAX_SHIELD, k])
+            worth += 1.0 if before > 0.0 and left <= 0.0 else 0.0
             attackers = 0
             for i in range(n):
                 attackers += actions[i] == FIRST_ATTACK + j
@@ -106,5 +114,6 @@ def pay(n: int, units: Array, kinds: Array, scratch: Array, damage: bool, action
             for i in range(n):
                 earned[i * e + j] = worth if attackers == 0 or actions[i] == FIRST_ATTACK + j else 0.0
         else:
+            died = scratch[BEFORE, k] > 0.0 and units[LIFE, k] + units[SHIELD, k] <= 0.0
             for i in range(n):
-                earned[i * e + j] = worth
+                earned[i * e + j] = 1.0 if died else 0.0

@@ -28,7 +28,7 @@ class CombatOptions(Options):
     task_rewards: Literal["kill", "damage"] = Field(
         "damage",
         description="agents earn 1 when their enemy dies (kill); or that and the share of its health it loses, divided "
-        "among the agents that attacked it",
+        "among the agents that attacked it; of skirmish, shots that fly count when they leave",
     )
     high_rewards: Literal["win", "exchange"] = Field(
         "exchange",

@@ -21,9 +21,9 @@ from components.errors import RunFailed, UserError
 from envs.base import DROPPED, Array, EnvInfo, MultiAgentEnv, TaskInfo
 from envs.combat_costs import COSTS, Battle
 from envs.skirmish_entities import AGENT_COLUMNS, TASK_COLUMNS
-from envs.skirmish_kernel import LEAST_DAMAGE
 from envs.skirmish_layout import CENTER, SIGHT
 from envs.skirmish_maps import load_map, map_names
+from envs.skirmish_volleys import LEAST_DAMAGE
 from envs.skirmish_world import FIRST_ATTACK, NORTH, ally_order, expand
 from envs.smac_tasks import VolleyDamage, capacities, high_reward, task_rewards, volleys_needed
 from envs.starcraft2_options import Sc2Options

@@ -102,6 +102,25 @@ class TestVolleys:
         env._world.units[0, 2, 2] = 1.0
         assert step(env, ATTACK, ATTACK).reward[0] == pytest.approx((1 + 10 + 200) / (255 / 20))
 
+    def test_a_missile_is_paid_when_it_leaves(self, tmp_path):
+        path = write_map(
+            tmp_path, [("marine", 10, 16)], [("marine", 15, 16)], guard=True, units="{marine: {flight: 6}}"
+        )
+        env = start(path, enemy_reaction=1000, step_mul=1)
+        earned = [float(step(env, ATTACK).extras["task_reward"][0, 0, 0]) for _ in range(8)]
+        assert earned == pytest.approx([6 / 45] + [0.0] * 7)
+
+    def test_who_dooms_an_enemy_is_paid_for_its_death(self, tmp_path):
+        marines = [("marine", 10, 15.5), ("marine", 10, 16.5), ("marine", 10, 17.5)]
+        path = write_map(tmp_path, marines, [("marine", 14, 16)], guard=True, units="{marine: {flight: 6}}")
+        env = start(path, enemy_reaction=1000, step_mul=1)
+        env._world.units[0, 2, 3] = 9.0
+        first = step(env, ATTACK, ATTACK, STOP).extras["task_reward"][0, :, 0].copy()
+        late = [step(env, STOP, STOP, ATTACK).extras["task_reward"][0, :, 0].copy() for _ in range(7)]
+        assert first.tolist() == pytest.approx([0.5 * (1 + 9 / 45)] * 2 + [0.0])
+        assert not np.any(late)
+        assert units(env)[1][3] == 0.0
+
     def test_the_period_varies_around_the_weapons_own(self, tmp_path):
         env = self.duel(tmp_path, "marine", "spine_crawler")
         steps = 0
