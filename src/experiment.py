@@ -56,6 +56,9 @@ def resume_experiment(folder: Path, config: Config, checkpoint: Checkpoint | Non
         else:
             saved = checkpoint.meta["config"]
             require_same(saved, redact(config.values), sorted(set(saved) & set(config.values)))
+            # What is learned from two versions of an environment is the result of neither.
+            played = {"env_version": parts.train.envs.info.version}
+            require_same(played | checkpoint.meta, played, played)
             parts.load_state_dict(checkpoint.state)
             if parts.train.envs.info.external:
                 get_logger().warning(

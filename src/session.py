@@ -133,6 +133,7 @@ class Session:
             **about(self.config),
             **self.commit,
             "config": redact(self.config.values),
+            "env_version": self.parts.train.envs.info.version,
             "env_steps": self.position.env_steps,
         }
 

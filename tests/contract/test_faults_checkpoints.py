@@ -184,6 +184,15 @@ def test_a_full_state_of_another_algorithm_is_refused(run: Path, tmp_path: Path,
     assert status(run) == "INTERRUPTED"
 
 
+def test_a_full_state_of_another_version_of_the_environment_is_refused(run: Path, capsys: Printed) -> None:
+    newest = full_states(run)[0]
+    meta = read(newest / "manifest.json")["meta"]
+    reseal(newest, meta=meta | {"env_version": meta["env_version"] + 1})
+    assert resume(run) == 2
+    assert "env_version: checkpoint has 2, this run has 1" in capsys.readouterr().err
+    assert status(run) == "INTERRUPTED"
+
+
 def test_a_newer_full_state_is_refused(run: Path, capsys: Printed) -> None:
     reseal(full_states(run)[0], version=checkpoint.VERSION + 1)
     assert resume(run) == 2
