@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from components.jit import njit
 from envs.skirmish_rewards import N_OUTCOME, Rewards, judge, pay
-from envs.skirmish_volleys import spared, struck
+from envs.skirmish_volleys import foresee, struck
 from envs.skirmish_world import (
     AIMED,
     BEFORE,
@@ -40,6 +40,7 @@ from envs.skirmish_world import (
     SHIELD_REGENERATION,
     SOUTH,
     SPARED,
+    SPARED_BEFORE,
     SPEED,
     STEP_X,
     STEP_Y,
@@ -85,14 +86,10 @@ class Rules(NamedTuple):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _give_orders(
-    n: int, units: Array, orders: Array, kinds: Array, scratch: Array, actions: Array, move_amount: float
-) -> None:
+def _give_orders(n: int, units: Array, orders: Array, scratch: Array, actions: Array, move_amount: float) -> None:
     """Where the allies of a world are sent, or whom they attack; what everybody's health is before the step."""
     for i in range(units.shape[1]):
         scratch[BEFORE, i] = units[LIFE, i] + units[SHIELD, i]
-        if i >= n:
-            scratch[SPARED, i] = spared(n, units, orders, kinds, i)
     for i in range(n):
         action = actions[i]
         scratch[TO_X, i] = units[X, i] + move_amount * (int(action == EAST) - int(action == WEST))
@@ -247,7 +244,7 @@ def _push_apart(units: Array, kinds: Array, alive: Array, scratch: Array) -> Non
                 scratch[STEP_Y, k] += push_y
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _is_free(cells: Array, x: float, y: float) -> bool:
     """Whether a unit can be at a place."""
     inside = 0.0 <= x < cells.shape[0] and 0.0 <= y < cells.shape[1]
@@ -303,7 +300,7 @@ def play_loops(
         kinds: [15, U].
         rules: of the simulation.
         alive: [U] bool, who lives; kept up to date.
-        scratch: [7, U].
+        scratch: [8, U].
     """
     for _ in range(rules.loops):
         _pick_targets(n, units, orders, kinds, draws, alive, rules.acquire, rules.reaction, rules.targets)
@@ -339,9 +336,11 @@ def fight(
         units, orders, draws, goal = world.units[b], world.orders[b], world.draws[b], world.goal[b]
         world.last_action[b] = actions[b]
         world.steps[b] += 1
-        _give_orders(n, units, orders, kinds, scratch, actions[b], rules.move_amount)
+        _give_orders(n, units, orders, scratch, actions[b], rules.move_amount)
         for i in range(u):
             alive[i] = units[LIFE, i] > 0.0
+        foresee(n, units, orders, kinds, scratch[SPARED_BEFORE])
         play_loops(n, units, orders, draws, goal, kinds, rules, alive, scratch)
+        foresee(n, units, orders, kinds, scratch[SPARED])
         judge(n, units, scratch, rewards, world.steps[b] >= rules.limit, outcome[b], ended[b])
-        pay(n, units, orders, kinds, scratch, rewards.task_damage, actions[b], outcome[b, N_OUTCOME:])
+        pay(n, units, kinds, scratch, rewards.task_damage, actions[b], outcome[b, N_OUTCOME:])

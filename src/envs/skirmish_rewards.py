@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from components.jit import njit
-from envs.skirmish_volleys import spared
-from envs.skirmish_world import BEFORE, FIRST_ATTACK, LIFE, MAX_LIFE, MAX_SHIELD, SHIELD, SPARED
+from envs.skirmish_world import BEFORE, FIRST_ATTACK, LIFE, MAX_LIFE, MAX_SHIELD, SHIELD, SPARED, SPARED_BEFORE
 
 Array = NDArray[Any]
 
@@ -92,9 +91,7 @@ def judge(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def pay(
-    n: int, units: Array, orders: Array, kinds: Array, scratch: Array, damage: bool, actions: Array, earned: Array
-) -> None:
+def pay(n: int, units: Array, kinds: Array, scratch: Array, damage: bool, actions: Array, earned: Array) -> None:
     """What each agent earns for each enemy, [N E] row by row; see ``smac_tasks.task_rewards``.
 
     Volleys that fly are paid when they leave: when they arrive, who fired them may have another task, and others who
@@ -104,7 +101,7 @@ def pay(
     for j in range(e):
         k = n + j
         if damage:
-            before, left = scratch[SPARED, k], spared(n, units, orders, kinds, k)
+            before, left = scratch[SPARED_BEFORE, k], scratch[SPARED, k]
             worth = max(before - left, 0.0) / (kinds[MAX_LIFE, k] + kinds[MAX_SHIELD, k])
             worth += 1.0 if before > 0.0 and left <= 0.0 else 0.0
             attackers = 0

@@ -39,22 +39,27 @@ def struck(kinds: Array, i: int, k: int, shield: float, life: float) -> tuple[fl
     return shield, life
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
-def spared(n: int, units: Array, orders: Array, kinds: Array, k: int) -> float:
-    """Life and shield that the volleys of allies in flight will leave of unit k; 0 when it dies of them.
+@njit(cache=True, nogil=True, error_model="numpy")
+def foresee(n: int, units: Array, orders: Array, kinds: Array, spared: Array) -> None:
+    """Life and shield that the volleys of allies in flight will leave of each enemy; 0 when it dies of them.
 
     Args:
         n: allies among the units.
         units: [5, U], as ``World.units``.
         orders: [5, U], as ``World.orders``.
         kinds: [15, U].
-        k: an enemy.
+        spared: [U] to fill; allies' columns stay.
     """
-    shield, life = units[SHIELD, k], units[LIFE, k]
-    for i in range(n):
-        if orders[AIMED, i] == k:
-            shield, life = struck(kinds, i, k, shield, life)
-    return shield + life if life > 0.0 else 0.0
+    for k in range(n, units.shape[1]):
+        spared[k] = units[LIFE, k] + units[SHIELD, k]
+    for first in range(n):
+        k = orders[AIMED, first]
+        if k >= n:
+            shield, life = units[SHIELD, k], units[LIFE, k]
+            for i in range(n):
+                if orders[AIMED, i] == k:
+                    shield, life = struck(kinds, i, k, shield, life)
+            spared[k] = shield + life if life > 0.0 else 0.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

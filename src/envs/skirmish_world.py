@@ -30,9 +30,9 @@ X, Y, LIFE, SHIELD, COOLDOWN, N_UNIT = range(6)
 CALM, TARGET, AIMED, FLYING, VOLLEYS, N_ORDER = range(6)
 # Actions: 0 for the dead, 1 stop, 2 to 5 moves, then one attack for each enemy.
 NO_OP, STOP, NORTH, SOUTH, EAST, WEST, FIRST_ATTACK = range(7)
-# Rows of the scratch array of one world's units: how far each moves in this loop, where allies are sent, and of before
-# the step life plus shield, and for enemies what volleys in flight will leave of it.
-STEP_X, STEP_Y, TO_X, TO_Y, BEFORE, SPARED, N_SCRATCH = range(7)
+# Rows of the scratch array of one world's units: how far each moves in this loop, where allies are sent, life plus
+# shield before the step, and what volleys in flight will leave of that of enemies, before the step and after it.
+STEP_X, STEP_Y, TO_X, TO_Y, BEFORE, SPARED_BEFORE, SPARED, N_SCRATCH = range(8)
 
 
 class World(NamedTuple):
