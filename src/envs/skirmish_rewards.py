@@ -107,9 +107,8 @@ def pay(n: int, units: Array, kinds: Array, scratch: Array, damage: bool, action
             attackers = 0
             for i in range(n):
                 attackers += actions[i] == FIRST_ATTACK + j
-            worth /= attackers if attackers else n
             for i in range(n):
-                earned[i * e + j] = worth if attackers == 0 or actions[i] == FIRST_ATTACK + j else 0.0
+                earned[i * e + j] = worth / attackers if actions[i] == FIRST_ATTACK + j else 0.0
         else:
             died = scratch[BEFORE, k] > 0.0 and units[LIFE, k] + units[SHIELD, k] <= 0.0
             for i in range(n):
