@@ -244,7 +244,7 @@ def _push_apart(units: Array, kinds: Array, alive: Array, scratch: Array) -> Non
                 scratch[STEP_Y, k] += push_y
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _is_free(cells: Array, x: float, y: float) -> bool:
     """Whether a unit can be at a place."""
     inside = 0.0 <= x < cells.shape[0] and 0.0 <= y < cells.shape[1]

@@ -45,7 +45,7 @@ Array = NDArray[Any]
 _AROUND = np.array([[0, 2], [0, -2], [2, 0], [-2, 0], [1, 1], [-1, -1], [1, -1], [-1, 1]], dtype=np.int64)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _can_go(cells: Array, x: float, y: float) -> bool:
     """Whether SMAC lets a unit move: the cell of the place half a move away, toward zero at the map's edge."""
     column, row = int(x), int(y)
