@@ -90,6 +90,7 @@ _ASSIGNED_BY: dict[str, tuple[str, tuple[str, ...]]] = {
 _OF_LPMARL = {
     "medium_3m": ("combat", "3m, medium"),
     "medium_8m": ("combat", "8m, medium"),
+    "medium_3s_vs_5z": ("combat_kiting", "3s_vs_5z, medium"),
     "two_groups": ("combat_limits", "two groups"),
     "missiles": ("combat_limits", "missiles"),
 }
