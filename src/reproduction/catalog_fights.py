@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from reproduction.artifacts import Artifact, of_table, trained
+from reproduction.artifacts import Artifact, of_curves, of_table, trained
 from reproduction.fights import write_fight
-from reproduction.specs import EVENTS, STEPS, WON, Runs, Source, Table
+from reproduction.specs import EVENTS, STEPS, WON, Curves, Line, Panel, Runs, Source, Table
 
 _COMBAT = {
     "lpmarl": "LPMARL",
@@ -109,6 +109,31 @@ ASSIGNERS = Table(
     settings_down=True,
     note="On the simulator. All play the low level that LPMARL's runs learned; what assigns the enemies differs.",
 )
+_OVER_TRAINING = {
+    **{key: (owner, title) for key, (owner, title) in _OF_LPMARL.items() if owner != "combat_limits"},
+    "easy_3s_vs_5z": ("combat_kiting", "3s_vs_5z, easy"),
+    **{key: ("combat_limits", title) for key, title in _LIMITS.items()},
+}
+WON_OVER_TRAINING = Curves(
+    "fight_curves",
+    "Battles won over training",
+    tuple(
+        Panel(
+            title,
+            WON.title,
+            "test_battle_won_mean",
+            tuple(
+                Line(Runs(owner, row, key), _COMBAT[row], index, index)
+                for index, row in enumerate(("lpmarl", *_ASSIGN_ALIKE, "qmix", "rode"))
+                if owner != "combat_limits" or row in _LIMITED
+            ),
+            WON.scale,
+            share=True,
+        )
+        for key, (owner, title) in _OVER_TRAINING.items()
+    ),
+    across=3,
+)
 
 _FIG8 = "Figure 8: the assignments of a fight"
 FIG8_FIGHT = Source(Runs("combat", "lpmarl", "medium_8m", first_seed=True), kind=EVENTS)
@@ -116,6 +141,7 @@ FIGHTS = (
     of_table(TABLE3),
     of_table(LIMITS),
     of_table(ASSIGNERS),
+    of_curves(WON_OVER_TRAINING),
     Artifact("fig8", _FIG8, (FIG8_FIGHT,), lambda study, _, out: write_fight("fig8", _FIG8, FIG8_FIGHT, study, out)),
 )
 FIGHT_TABLES = (TABLE3, LIMITS, ASSIGNERS)
