@@ -75,26 +75,27 @@ def test_rode_selects_the_role_that_has_the_best_action() -> None:
     parts.close()
 
 
-def test_rode_makes_roles_of_actions_with_equal_effects() -> None:
+@pytest.mark.parametrize("seed", range(5))
+def test_rode_makes_roles_of_actions_with_equal_effects(seed: int) -> None:
     """Action a adds e_(a // 2) to the agent's observation; pair 2 pays: roles are the pairs, each with action 0."""
     n_actions, count, length = 8, 32, 10
     info = EnvInfo(n_agents=2, n_actions=n_actions, obs_shape=4, state_shape=1, episode_limit=length)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     agent = partial(RodeAgent, rnn_hidden_dim=8, action_latent_dim=20, n_role_clusters=4)
-    controller = RodeController(info, RodeOptions(), agent, np.random.default_rng(0), CPU)
+    controller = RodeController(info, RodeOptions(), agent, np.random.default_rng(seed), CPU)
     options = {"batch_size": count, "episodes_per_update": 1, "optimizer": "adam", "lr": 3e-3}
     learner = RodeLearner(
         controller,
         info,
         RodeLearnerOptions.model_validate({**options, "role_action_spaces_update_start": 1000}),
-        np.random.default_rng(0),
+        np.random.default_rng(seed),
         CPU,
         QMIX,
     )
     fields = episode_fields(info, ("obs", "state", "avail_actions"), (), controller.extra_fields())
-    buffer = ReplayBuffer(fields, 256, length + 1, n_actions, np.random.default_rng(0))
+    buffer = ReplayBuffer(fields, 256, length + 1, n_actions, np.random.default_rng(seed))
     batch = EpisodeBatch.zeros(fields, 256, length + 1, n_actions)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     batch.data["actions"].random_(n_actions, generator=generator)
     effects = torch.eye(4)[batch["actions"][:, :-1].squeeze(-1) // 2]
     batch.data["obs"][:, 0].normal_(generator=generator)
