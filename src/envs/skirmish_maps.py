@@ -122,7 +122,7 @@ def load_map(name: str, root: Path = ROOT) -> LoadedMap:
         if name.endswith(".yaml"):
             raise UserError(f"no such map file: {path}")
         raise UserError(
-            f"unknown map {name!r}{did_you_mean(name, map_names(root))} A map of your own: the path of its .yaml file"
+            f"env_args.map_name: unknown map {name!r}{did_you_mean(name, map_names(root))}, or the path of a .yaml file"
         )
     shown = path.relative_to(root.parents[1]).as_posix() if path.is_relative_to(root.parents[1]) else str(path)
     given = load_yaml(path, shown)
