@@ -2,9 +2,10 @@
 
     python benchmarks/skirmish_scripts.py FOLDER [--episodes 1000] [--map 3m]
 
-Writes ``skirmish_scripts.json`` and ``.md``: the win rate of every script at every enemy cooldown, beside what was seen
-before (benchmarks/seen/skirmish_scripts.yaml). Fighters stand until the first enemy is near, then attack theirs when
-they reach it and else walk to it; those that flee run from zealots while their weapon is not ready.
+Writes ``skirmish_scripts.json`` and ``.md``: the win rate of every script at every enemy cooldown or level, beside what
+was seen before (benchmarks/seen/skirmish_scripts.yaml). Fighters stand until the first enemy is near, then attack
+theirs when they reach it and else walk to it; those that flee run from zealots while their weapon is not ready, or for
+as long as they are hunted.
 
 Shape legend: B battles, N agents, M enemies, A actions.
 """
@@ -63,17 +64,20 @@ class Fight(NamedTuple):
 
     Attributes:
         map: its name.
-        cooldown: factor on the enemies' weapons.
-        fighters: ``stand``, ``flee_from_all`` or ``flee_from_hunter``: only from those that are after them.
+        cooldown: factor on the weapons of enemies at full strength; ``None``: they are as ``difficulty`` says.
+        fighters: ``stand``, ``flee_from_all``, ``flee_from_hunter`` (only from those that are after them) or
+            ``hunted_run`` (from those, near or not, and without a shot).
         go_in: attack from the start, since the enemies do not come.
         limit: steps, or ``None`` for the map's.
+        difficulty: the map's level.
     """
 
     map: str
-    cooldown: float
+    cooldown: float | None
     fighters: str = "stand"
     go_in: bool = False
     limit: int | None = None
+    difficulty: str = "full"
 
 
 def win_rate(fight: Fight, script: Script, episodes: int, seed: int = 0) -> float:
@@ -81,7 +85,7 @@ def win_rate(fight: Fight, script: Script, episodes: int, seed: int = 0) -> floa
     options = SkirmishOptions.model_validate(
         {
             "map_name": fight.map,
-            "difficulty": "full",
+            "difficulty": fight.difficulty,
             "enemy_cooldown": fight.cooldown,
             "capacity": script.capacity,
             "fixed_capacity": 1,
@@ -103,8 +107,7 @@ def win_rate(fight: Fight, script: Script, episodes: int, seed: int = 0) -> floa
         engaged, alive = contact, now
         if due.any():
             assign[due] = _assign({name: field[due] for name, field in seen.items()}, script, rng)
-        hunted_by = env.targets() if fight.fighters == "flee_from_hunter" else None
-        actions = _act(seen, assign, engaged, fight.fighters != "stand", hunted_by)
+        actions = _act(seen, assign, engaged, _who_flees(fight.fighters, seen, env))
         result = env.step(actions, active)
         done = active & (result.terminated | result.truncated)
         won[done] = env.episode_metrics()["battle_won"][done]
@@ -134,7 +137,7 @@ def _assign(seen: Mapping[str, Array], script: Script, rng: np.random.Generator)
     return np.maximum(solve(make_problem(-cost, *places), "auto").index, 0)
 
 
-def _act(seen: Mapping[str, Array], assign: Array, engaged: Array, flee: bool, hunted_by: Array | None) -> Array:
+def _act(seen: Mapping[str, Array], assign: Array, engaged: Array, flees: Array) -> Array:
     """[B, N] actions."""
     avail, (agents, enemies) = seen["avail_actions"], _places(seen)
     offset = np.take_along_axis(enemies, assign[..., None], 1) - agents
@@ -146,18 +149,22 @@ def _act(seen: Mapping[str, Array], assign: Array, engaged: Array, flee: bool, h
     # Whose enemy died in this step stands until the next decision.
     lives = np.take_along_axis(seen["task_alive"], assign, 1)
     actions = np.where(reaches, attack, np.where(lives, walk, STOP))
-    if flee:
-        actions = np.where(_in_danger(seen, hunted_by), _escape(seen), actions)
+    if flees.any():
+        actions = np.where(flees, _escape(seen), actions)
     actions = np.where(engaged[:, None], actions, STOP)
     possible = np.take_along_axis(avail, actions[..., None], -1)[..., 0] > 0
     return np.where(possible, actions, np.where(seen["agent_alive"], STOP, 0))
 
 
-def _in_danger(seen: Mapping[str, Array], hunted_by: Array | None) -> Array:
-    """[B, N] whether an agent whose weapon is not ready has an enemy near: any, or one that is after it."""
+def _who_flees(fighters: str, seen: Mapping[str, Array], env: Skirmish) -> Array:
+    """[B, N] who runs instead of what its enemy asks for."""
     distance = _distances(seen)
-    if hunted_by is not None:
-        after = hunted_by[:, None] == np.arange(distance.shape[1])[:, None]
+    after = env.targets()[:, None] == np.arange(distance.shape[1])[:, None]
+    if fighters == "hunted_run":
+        return (after & np.isfinite(distance)).any(-1)
+    if fighters == "stand":
+        return np.zeros(distance.shape[:2], dtype=np.bool_)
+    if fighters == "flee_from_hunter":
         distance = np.where(after, distance, np.inf)
     return (distance.min(-1) < DANGER) & (seen["agent_feats"][..., 4] > 0)
 
@@ -200,19 +207,17 @@ def read_script(values: dict[str, Any]) -> Script:
 def measure(table: dict[str, Any], scripts: dict[str, Script], episodes: int) -> dict[str, Any]:
     """A table of the file with ``won``: what was measured, in the places of ``seen``."""
     how = {key: table[key] for key in ("fighters", "go_in", "limit") if key in table}
-    won = {
-        name: [
-            win_rate(Fight(table["map"], cooldown, **how), scripts[name], episodes) for cooldown in table["cooldown"]
-        ]
-        for name in table["seen"]
-    }
+    fights = [Fight(table["map"], cooldown, **how) for cooldown in table.get("cooldown", ())]
+    fights += [Fight(table["map"], None, difficulty=level, **how) for level in table.get("difficulty", ())]
+    won = {name: [win_rate(fight, scripts[name], episodes) for fight in fights] for name in table["seen"]}
     return {**table, "won": won}
 
 
 def markdown(table: dict[str, Any]) -> str:
     """One table: ours, and in parentheses what was seen before."""
     title = ", ".join([table["map"], *([table["fighters"]] if "fighters" in table else [])])
-    head = [f"{title}: % won", *(f"c {cooldown:g}" for cooldown in table["cooldown"])]
+    columns = [*(f"c {cooldown:g}" for cooldown in table.get("cooldown", ())), *table.get("difficulty", ())]
+    head = [f"{title}: % won", *columns]
     lines = [head, ["---"] * len(head)]
     for name, rates in table["won"].items():
         pairs = zip(rates, table["seen"][name], strict=True)

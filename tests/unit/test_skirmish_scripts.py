@@ -29,6 +29,10 @@ def test_the_version_of_the_simulator():
         (Fight("8m", 1.1), "random_feasible", 0, 3),
         (Fight("3s_vs_5z", 1.0, "flee_from_all", limit=150), "lp_mix_each_step", 95, 100),
         (Fight("3s_vs_5z", 1.0, "stand", limit=150), "greedy", 0, 3),
+        # One enemy, that two marines beat at medium only if the one it is after runs for as long as it is.
+        (Fight("2m_vs_1z", None, "hunted_run", difficulty="medium"), "greedy", 95, 100),
+        (Fight("2m_vs_1z", None, "hunted_run"), "greedy", 0, 3),
+        (Fight("2m_vs_1z", None, "flee_from_hunter", difficulty="medium"), "greedy", 0, 3),
         # What a limit of agents per enemy is worth: volleys in flight, and two groups against the clock.
         (Fight("8m_missiles", 1.0), "range_health_shots_each_step", 82, 100),
         (Fight("8m_missiles", 1.0), "focus_weakest", 15, 45),
