@@ -49,8 +49,8 @@ def write_set_report(experiment_set: ExperimentSet, results: Path, tasks: Sequen
 
 
 def _record(task: Task) -> RunRecord:
-    """The task's run under the label that the set gives it now; it may have been recorded under another."""
-    record = read_run(task.run or Path())
+    """The task's run under the names that the set gives it now; it may have been recorded under another label."""
+    record = replace(read_run(task.run or Path()), setting=task.job.environment)
     return replace(record, config=record.config | {"label": task.job.values["label"]}) if record.config else record
 
 

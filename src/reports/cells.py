@@ -34,7 +34,8 @@ class Column:
     Attributes:
         env: its name.
         env_args: its arguments, JSON with sorted keys.
-        title: its name and the arguments that differ between the columns of that environment.
+        title: what an experiment set calls it; otherwise its name and the arguments that differ between the columns of
+            that environment.
     """
 
     env: str
@@ -86,15 +87,18 @@ def _column_key(run: RunRecord) -> tuple[str, str]:
 
 
 def _columns(runs: Iterable[RunRecord]) -> dict[tuple[str, str], Column]:
-    keys = {_column_key(run) for run in runs}
+    called: dict[tuple[str, str], set[str]] = {}
+    for run in runs:
+        called.setdefault(_column_key(run), set()).add(run.setting)
     columns = {}
-    for env, text in keys:
-        siblings = [json.loads(other) for name, other in keys if name == env]
+    for (env, text), settings in called.items():
+        siblings = [json.loads(other) for name, other in called if name == env]
         own = json.loads(text)
         names = sorted({name for arguments in siblings for name in arguments})
         differing = [name for name in names if len({_shown(arguments, name) for arguments in siblings}) > 1]
         words = [f"{name}={_shown(own, name)}" for name in differing]
-        columns[env, text] = Column(env, text, " ".join([env, *words]))
+        [setting, *others] = settings
+        columns[env, text] = Column(env, text, setting if setting and not others else " ".join([env, *words]))
     return columns
 
 

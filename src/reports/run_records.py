@@ -36,6 +36,7 @@ class RunRecord:
         config: the recorded configuration: flat keys, ``env_args`` nested; empty when BROKEN.
         run: Sacred's ``run.json``; empty when BROKEN.
         summary: ``summary.json``, or ``None`` before the final evaluation.
+        setting: what an experiment set calls the run's environment; empty outside of one.
     """
 
     folder: Path
@@ -44,6 +45,7 @@ class RunRecord:
     config: dict[str, Any]
     run: dict[str, Any]
     summary: dict[str, Any] | None
+    setting: str = ""
 
     @property
     def algorithm(self) -> str:

@@ -418,9 +418,11 @@ def test_the_smoke_set_runs_from_nothing_to_its_report_and_then_has_nothing_to_d
     written = {path: path.stat().st_mtime_ns for path in results.rglob("metrics.jsonl")}
     main(command[3:])
     assert {path: path.stat().st_mtime_ns for path in results.rglob("metrics.jsonl")} == written
-    # Runs that are no longer the set's are not in its table; a new name of an algorithm is shown for its old runs.
+    # Runs that are no longer the set's are not in its table; new names are shown for old runs.
     text = SMOKE.replace("[qmix, vdn]", "{renamed: {config: qmix}}")
+    text = text.replace("[two_step_game]", "{tiny: {config: two_step_game}}")
     main([str(write_set(text)), "--report-only", "--results", str(results)])
     table = (results / "report" / "table.md").read_text()
+    assert "| algorithm | tiny |" in table
     assert "qmix_renamed" in table
     assert "vdn" not in table

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -92,6 +93,20 @@ def test_what_was_not_run_is_a_dash(tmp_path):
     write_run(tmp_path, "vdn", env="matrix_game")
     text = markdown(results(tmp_path))
     assert re.search(r"\| qmix \| – \| 0\.500.*\| – \|", text), "neither there nor over all environments"
+
+
+def test_an_experiment_set_names_its_columns_where_the_name_is_one(tmp_path):
+    for n_agents in (3, 5):
+        for seed in (1, 2):
+            write_run(tmp_path, env="navigation", seed=seed, env_args={"n_agents": n_agents})
+    few, many = (
+        [replace(run, setting=setting) for run in find_runs(tmp_path) if run.config["env_args"]["n_agents"] == n_agents]
+        for setting, n_agents in (("few", 3), ("many", 5))
+    )
+    others = [replace(run, setting="many_too") for run in many]
+    columns = [evaluate(compare(runs), "success").columns for runs in (few + many, few + many[:1] + others[1:])]
+    assert [column.title for column in columns[0]][:2] == ["few", "many"]
+    assert [column.title for column in columns[1]][:2] == ["few", "navigation n_agents=5"]
 
 
 def test_shares_are_aggregated_over_environments_and_returns_are_not(tmp_path):
