@@ -115,7 +115,7 @@ _OVER_TRAINING = {
     **{key: ("combat_limits", title) for key, title in _LIMITS.items()},
 }
 WON_OVER_TRAINING = Curves(
-    "fight_curves",
+    "fights",
     "Battles won over training",
     tuple(
         Panel(
