@@ -34,8 +34,8 @@ class Column:
     Attributes:
         env: its name.
         env_args: its arguments, JSON with sorted keys.
-        title: what an experiment set calls it; otherwise its name and the arguments that differ between the columns of
-            that environment.
+        title: what an experiment set calls it, otherwise its name; and the arguments that differ between the columns
+            that are called the same.
     """
 
     env: str
@@ -87,18 +87,18 @@ def _column_key(run: RunRecord) -> tuple[str, str]:
 
 
 def _columns(runs: Iterable[RunRecord]) -> dict[tuple[str, str], Column]:
-    called: dict[tuple[str, str], set[str]] = {}
+    settings: dict[tuple[str, str], set[str]] = {}
     for run in runs:
-        called.setdefault(_column_key(run), set()).add(run.setting)
+        settings.setdefault(_column_key(run), set()).add(run.setting)
+    called = {key: (min(found) if len(found) == 1 else "") or key[0] for key, found in settings.items()}
     columns = {}
-    for (env, text), settings in called.items():
-        siblings = [json.loads(other) for name, other in called if name == env]
+    for (env, text), title in called.items():
+        siblings = [json.loads(other) for (_, other), name in called.items() if name == title]
         own = json.loads(text)
         names = sorted({name for arguments in siblings for name in arguments})
         differing = [name for name in names if len({_shown(arguments, name) for arguments in siblings}) > 1]
         words = [f"{name}={_shown(own, name)}" for name in differing]
-        [setting, *others] = settings
-        columns[env, text] = Column(env, text, setting if setting and not others else " ".join([env, *words]))
+        columns[env, text] = Column(env, text, " ".join([title, *words]))
     return columns
 
 
