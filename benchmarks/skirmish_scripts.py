@@ -159,11 +159,11 @@ def _act(seen: Mapping[str, Array], assign: Array, engaged: Array, flees: Array)
 def _who_flees(fighters: str, seen: Mapping[str, Array], env: Skirmish) -> Array:
     """[B, N] who runs instead of what its enemy asks for."""
     distance = _distances(seen)
+    if fighters == "stand":
+        return np.zeros(distance.shape[:2], dtype=np.bool_)
     after = env.targets()[:, None] == np.arange(distance.shape[1])[:, None]
     if fighters == "hunted_run":
         return (after & np.isfinite(distance)).any(-1)
-    if fighters == "stand":
-        return np.zeros(distance.shape[:2], dtype=np.bool_)
     if fighters == "flee_from_hunter":
         distance = np.where(after, distance, np.inf)
     return (distance.min(-1) < DANGER) & (seen["agent_feats"][..., 4] > 0)
