@@ -126,18 +126,28 @@ def _same(jobs: Sequence[Job], source: str) -> list[str]:
     """Runs that are wanted twice, or that no table could tell apart."""
     owners: dict[str, Job] = {}
     cells: dict[str, Job] = {}
-    faults = []
+    twice: dict[tuple[str, ...], str] = {}
+    in_one_cell: dict[tuple[str, ...], str] = {}
     for job in jobs:
         cell = json.dumps([job.values[key] for key in ("name", "label", "env", "env_args", "seed")], sort_keys=True)
         twin, neighbor = owners.setdefault(job.key, job), cells.setdefault(cell, job)
-        if twin is not job:
-            faults.append(f"{source}: {twin.name} and {job.name} are the same run")
-        elif neighbor is not job:
-            faults.append(
-                f"{source}: {neighbor.name} and {job.name} would stand in one cell of the tables, since the "
-                "environments have the same env_args; settings that differ otherwise belong to the algorithms"
-            )
-    return faults
+        other, found = (neighbor, in_one_cell) if twin is job else (twin, twice)
+        if other is not job:
+            # A pair counts once, not once for each seed.
+            pair = (other.algorithm, other.environment, job.algorithm, job.environment)
+            found.setdefault(pair, f"{other.name} and {job.name}")
+    told = {
+        "are the same run": twice,
+        "would stand in one cell of the tables, since the environments have the same env_args; settings that differ "
+        "otherwise belong to the algorithms": in_one_cell,
+    }
+    return [f"{source}: {_first_of(list(pairs.values()))} {what}" for what, pairs in told.items() if pairs]
+
+
+def _first_of(pairs: Sequence[str]) -> str:
+    """``"qmix_a_seed1 and qmix_b_seed1 (and 3 more pairs)"``."""
+    more = len(pairs) - 1
+    return pairs[0] if not more else f"{pairs[0]} (and {more} more {'pair' if more == 1 else 'pairs'})"
 
 
 def _job(

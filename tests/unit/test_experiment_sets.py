@@ -219,7 +219,7 @@ def test_the_command_of_a_job_gives_the_configuration_that_is_expected(write_set
         ),
         (
             ("[two_step_game]", "{a: {config: two_step_game}, b: {config: two_step_game, overrides: {t_max: 9}}}"),
-            "small.yaml: qmix_a_seed1 and qmix_b_seed1 would stand in one cell of the tables",
+            "small.yaml: qmix_a_seed1 and qmix_b_seed1 (and 1 more pair) would stand in one cell of the tables",
         ),
     ],
 )
@@ -232,6 +232,17 @@ def test_all_faults_are_told_at_once_and_each_once(write_set: WriteSet) -> None:
     assert len(found) == 3
     assert sum("lr = -1" in line for line in found) == sum("batch_size = 0" in line for line in found) == 1
     assert "'seed=3' (command line): the key 'seeds' of the set gives the seeds" in found
+
+
+def test_pairs_that_cannot_be_told_apart_are_one_line_whatever_their_number(write_set: WriteSet) -> None:
+    longer = "{a: {config: two_step_game}, b: {config: two_step_game, overrides: {t_max: 9}}}"
+    assert len(faults_of(write_set(change=("[two_step_game]", longer)))) == 1
+    assert (
+        len(
+            faults_of(write_set(change=("[two_step_game]", "{a: {config: two_step_game}, b: {config: two_step_game}}")))
+        )
+        == 1
+    )
 
 
 def test_the_shipped_sets_are_valid(tmp_path: Path) -> None:
