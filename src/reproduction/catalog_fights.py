@@ -26,7 +26,7 @@ _MAPS = ("3m", "8m", "3s_vs_5z", "2m_vs_1z")
 _ASSIGN_ALIKE = ("lpmarl_no_limit", "dec_lpmarl", "no_lp", "lp_distance", "random_feasible")
 _FIGHTS = {f"{level}_{name}": f"{name}, {level}" for level in ("easy", "medium") for name in _MAPS}
 _LONGER = "long_3s_vs_5z"
-_LONGER_TITLE = "3s_vs_5z, medium, 600,000 steps"
+_LONGER_TITLE = "3s_vs_5z, medium, 600k steps"
 # The rows of the sets that are about the assignment alone.
 _LIMITED = ("lpmarl", "lpmarl_no_limit", "lp_distance", "random_feasible")
 _IN_FIGHTS = (
@@ -114,11 +114,7 @@ ASSIGNERS = Table(
     settings_down=True,
     note="On the simulator. All play the low level that LPMARL's runs learned; what assigns the enemies differs.",
 )
-_OVER_TRAINING = {
-    **{key: (owner, title) for key, (owner, title) in _OF_LPMARL.items() if owner != "combat_limits"},
-    "easy_3s_vs_5z": ("combat_kiting", "3s_vs_5z, easy"),
-    **{key: ("combat_limits", title) for key, title in _LIMITS.items()},
-}
+_OVER_TRAINING = _OF_LPMARL | {"easy_3s_vs_5z": ("combat_kiting", "3s_vs_5z, easy")}
 WON_OVER_TRAINING = Curves(
     "fights",
     "Battles won over training",
@@ -137,7 +133,7 @@ WON_OVER_TRAINING = Curves(
         )
         for key, (owner, title) in _OVER_TRAINING.items()
     ),
-    across=3,
+    across=4,
 )
 
 _FIG8 = "Figure 8: the assignments of a fight"

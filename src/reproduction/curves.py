@@ -40,6 +40,8 @@ def write_curves(figure: Curves, study: Study, paper: PaperNumbers, output: Outp
                     _draw(own, panel, line, curve)
                 _reference(own, figure, line, paper)
             _finish(own, panel)
+        for spare in axes[len(figure.panels) :]:
+            spare.set_axis_off()
         shown: dict[str, Any] = {}
         for own in axes:
             handles, labels = own.get_legend_handles_labels()
