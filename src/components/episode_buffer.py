@@ -45,13 +45,13 @@ def episode_fields(
     Args:
         info: shapes of the environment.
         observed: observed fields that the controller or the learner asks for.
-        rewards: ``reward_high``, ``task_reward``: rewards beside the flat one.
+        rewards: ``reward_high``, ``task_reward``, ``agent_reward``: rewards beside the flat one.
         extras: what the controller returns beside the actions.
     """
     shapes = info.field_shapes()
     fields = {name: FieldSpec(shapes[name], _OBSERVED_DTYPES.get(name, torch.float32)) for name in observed}
     n_tasks = info.tasks.n_tasks if info.tasks else 0
-    reward_shapes = {"reward_high": (1,), "task_reward": (info.n_agents, n_tasks)}
+    reward_shapes = {"reward_high": (1,), "task_reward": (info.n_agents, n_tasks), "agent_reward": (info.n_agents,)}
     fields |= {name: FieldSpec(reward_shapes[name]) for name in rewards}
     fields |= {
         "actions": FieldSpec((info.n_agents, 1), torch.int64),

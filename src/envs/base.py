@@ -20,6 +20,8 @@ FLAT_FIELDS = ("obs", "state", "avail_actions")
 TASK_FIELDS = ("agent_feats", "task_feats", "agent_alive", "task_alive", "capacity")
 # Reward parts that a task-structured step returns beside the flat reward.
 TASK_REWARDS = ("reward_high", "task_reward")
+# What each agent earns whatever its task, for methods that give agents none; an environment may leave it out.
+AGENT_REWARD = "agent_reward"
 # Extra result [B] bool, where there is one: the episode was lost (a game died), nothing of it is to be learned from.
 DROPPED = "dropped"
 
@@ -113,13 +115,21 @@ class StepResult:
         terminated: [B] bool, the task itself ended the episode (success, defeat).
         truncated: [B] bool, the time limit ended it: not a terminal state.
         extras: further rewards, e.g. ``reward_high`` [B] and ``task_reward`` [B, N, M] (what agent i would earn at
-            this step were j its task); and ``DROPPED`` [B] bool, which ends an episode that nobody is to learn from.
+            this step were j its task), ``agent_reward`` [B, N] (what it earns whatever its task); and ``DROPPED`` [B]
+            bool, which ends an episode that nobody is to learn from.
     """
 
     reward: Array
     terminated: Array
     truncated: Array
     extras: Mapping[str, Array] = field(default_factory=dict)
+
+    @property
+    def agent_reward(self) -> Array:
+        """[B, N] what each agent earns whatever its task: as given, else the sum of its ``task_reward``."""
+        given = self.extras.get(AGENT_REWARD)
+        earned: Array = self.extras["task_reward"].sum(-1) if given is None else given
+        return earned
 
 
 class VectorEnv(ABC):

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from envs.base import TASK_REWARDS, Array, StepResult, VectorEnv
+from envs.base import AGENT_REWARD, TASK_REWARDS, Array, StepResult, VectorEnv
 
 _DTYPES = {"avail_actions": np.int32, "agent_alive": np.bool_, "task_alive": np.bool_, "capacity": np.int64}
 
@@ -109,7 +109,8 @@ class Player:
     def _judged(self, result: StepResult, active: Array) -> dict[str, Array]:
         tasks = self.info.tasks
         parts = {"reward": result.reward, "terminated": result.terminated, "truncated": result.truncated}
-        shapes = {"reward_high": (), "task_reward": (self.info.n_agents, tasks.n_tasks)} if tasks else {}
+        n = self.info.n_agents
+        shapes = {"reward_high": (), "task_reward": (n, tasks.n_tasks), AGENT_REWARD: (n,)} if tasks else {}
         for name in TASK_REWARDS if tasks else ():
             if name not in result.extras:
                 self.fail(f"{name!r} of the step", "it is missing", "the rewards that an environment with tasks gives")

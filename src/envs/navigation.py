@@ -76,7 +76,7 @@ class Navigation(VectorEnv):
             self._world.capacity[:] = options.capacities
         self.position, self.velocity = self._world.position, self._world.velocity
         self.landmark, self.capacity = self._world.landmark, self._world.capacity
-        self._outcome = np.zeros((b, N_OUTCOME + n * m), dtype=np.float32)
+        self._outcome = np.zeros((b, N_OUTCOME + n * m + n), dtype=np.float32)
         self._ended = np.zeros((b, 2), dtype=np.bool_)
         self._allocate_observation(fields)
         rules = RULES[options.reach_reward], options.rewards == "dense"
@@ -89,7 +89,8 @@ class Navigation(VectorEnv):
         self._observe = partial(kernel.observe_worlds, *observed)
         extras = {
             "reward_high": self._outcome[:, REWARD_HIGH],
-            "task_reward": self._outcome[:, N_OUTCOME:].reshape(b, n, m),
+            "task_reward": self._outcome[:, N_OUTCOME : N_OUTCOME + n * m].reshape(b, n, m),
+            "agent_reward": self._outcome[:, N_OUTCOME + n * m :],
         }
         ended = self._ended[:, TERMINATED], self._ended[:, TRUNCATED]
         self._result = StepResult(self._outcome[:, REWARD], *ended, extras=extras)

@@ -25,7 +25,7 @@ PUSH = 5.0
 CONTACT_FORCE = 100.0
 CONTACT_MARGIN = 1e-3
 DENSE_WEIGHT = 0.1
-# Columns of ``outcome`` before the N*M task rewards.
+# Columns of ``outcome`` before the N*M task rewards, which the N agent rewards follow.
 REWARD, REWARD_HIGH, N_OUTCOME = 0, 1, 2
 # Columns of ``ended``.
 TERMINATED, TRUNCATED = 0, 1
@@ -94,6 +94,7 @@ def _score(  # noqa: C901  one pass over the worlds
     """Who counts where, the rewards for it, and whether the episode ends. ``counts`` [M] is scratch."""
     position, landmark, held = world.position, world.landmark, world.held
     padded = landmark.shape[1]
+    agents_at = N_OUTCOME + position.shape[1] * padded
     for b in range(position.shape[0]):
         if not active[b]:
             continue
@@ -111,16 +112,18 @@ def _score(  # noqa: C901  one pass over the worlds
                 square = dx * dx + dy * dy
                 if square < nearest:
                     nearest, at_now = square, j
-            first = N_OUTCOME + i * padded
+            first, own = N_OUTCOME + i * padded, agents_at + i
             at_before = world.at_landmark[b, i]
             if rule == 1 and at_before >= 0:
                 outcome[b, first + at_before] -= 1.0
+                outcome[b, own] -= 1.0
                 reached -= 1.0
             held[b, i] = held[b, i] + 1 if at_now == at_before and at_now >= 0 else 0
             if at_now >= 0:
                 counts[at_now] += held[b, i] >= world.needed[b, i, at_now]
                 if rule != 2 or not world.visited[b, i, at_now]:
                     outcome[b, first + at_now] += 1.0
+                    outcome[b, own] += 1.0
                     reached += 1.0
                 world.visited[b, i, at_now] = True
             world.at_landmark[b, i] = at_now
@@ -141,6 +144,7 @@ def _add_dense_rewards(world: World, outcome: Array, active: Array, contact: flo
     """Adds the distance and collision terms to the rewards."""
     position, landmark = world.position, world.landmark
     padded = landmark.shape[1]
+    agents_at = N_OUTCOME + position.shape[1] * padded
     for b in range(position.shape[0]):
         if not active[b]:
             continue
@@ -152,9 +156,13 @@ def _add_dense_rewards(world: World, outcome: Array, active: Array, contact: flo
                 dx, dy = position[b, i, 0] - position[b, k, 0], position[b, i, 1] - position[b, k, 1]
                 collisions += k != i and math.sqrt(dx * dx + dy * dy) < contact
             penalty += collisions
+            closest = np.inf
             for j in range(m):
                 dx, dy = position[b, i, 0] - landmark[b, j, 0], position[b, i, 1] - landmark[b, j, 1]
-                outcome[b, N_OUTCOME + i * padded + j] -= DENSE_WEIGHT * (math.sqrt(dx * dx + dy * dy) + collisions)
+                distance = math.sqrt(dx * dx + dy * dy)
+                closest = min(closest, distance)
+                outcome[b, N_OUTCOME + i * padded + j] -= DENSE_WEIGHT * (distance + collisions)
+            outcome[b, agents_at + i] -= DENSE_WEIGHT * (closest + collisions)
         for j in range(m):
             nearest = np.inf
             for i in range(n):
@@ -273,7 +281,7 @@ def advance_worlds(world: World, outcome: Array, ended: Array, params: Array, ac
 
     Args:
         world: changed in place.
-        outcome: [B, 2 + N M] reward, reward_high, then task_reward row by row.
+        outcome: [B, 2 + N M + N] reward, reward_high, then task_reward row by row, then agent_reward.
         ended: [B, 2] terminated, truncated.
         params: agent radius, occupancy radius, episode limit, reward rule, dense (0 or 1), exact (1: each landmark
             needs exactly its capacity of agents that count for it, 0: one agent within it).

@@ -90,15 +90,17 @@ def advance_worlds(world: World, outcome: Array, ended: Array, params: Array, ac
         success = (counts == world.capacity[rows]).all(-1)
     else:
         success = ((distance < occupancy).any(1) | ~landmarks).all(-1)
-    flat = reward.sum((1, 2)) / alive
+    own = reward.sum(2)
+    flat = own.sum(1) / alive
     if params[4] > 0.0:
         collisions = (_apart(position, agents)[1] < contact).sum(-1)
         reward -= np.where(pairs, DENSE_WEIGHT * (between + collisions[..., None]), 0.0)
+        own -= np.where(agents, DENSE_WEIGHT * (distance.min(2) + collisions), 0.0)
         nearest = np.where(landmarks, distance.min(1), 0.0).sum(-1)
         flat -= DENSE_WEIGHT * (nearest + collisions.sum(-1)) / alive
     outcome[rows, REWARD] = 0.5 * success + 0.5 * flat
     outcome[rows, REWARD_HIGH] = success
-    outcome[rows, N_OUTCOME:] = reward.reshape(len(rows), n * m)
+    outcome[rows, N_OUTCOME:] = np.concatenate([reward.reshape(len(rows), n * m), own], 1)
     ended[rows, TERMINATED] = success
     ended[rows, TRUNCATED] = (world.clock[rows, 0] >= limit) & ~success
 

@@ -23,7 +23,7 @@ from components.registry import Options
 from components.schedules import UpdateSchedule
 from controllers.base import Clock
 from controllers.hsd_controller import HsdController
-from envs.base import EnvInfo
+from envs.base import AGENT_REWARD, EnvInfo
 from learners.base import Learner, Metrics, adam, blend_target, read_metrics, step
 from learners.returns import Segments, segments
 from modules.mixers.base import UNAVAILABLE, Mixer, mix
@@ -43,8 +43,8 @@ class HsdLearnerOptions(Options):
     decoder_episodes: int = Field(8, ge=1, description="new episodes for each update of the decoder")
     level_rewards: Literal["split", "team"] = Field(
         "split",
-        description="split: the high level earns reward_high, each agent its reward at its best task; team: both "
-        "earn the flat reward, as they do where there are no tasks",
+        description="split: the high level earns reward_high, each agent its agent_reward; team: both earn the flat "
+        "reward, as they do where there are no tasks",
     )
     alpha_start: float = Field(1.0, ge=0, le=1, description="share of the extrinsic in the low-level reward at first")
     alpha_finish: float = Field(0.6, ge=0, le=1, description="least share of the extrinsic reward")
@@ -95,7 +95,7 @@ class HsdLearner(Learner):
         }
         self._knows_the_dead = info.tasks is not None
         self._splits = self._knows_the_dead and options.level_rewards == "split"
-        self.rewards = ("reward_high", "task_reward") if self._splits else ()
+        self.rewards = ("reward_high", AGENT_REWARD) if self._splits else ()
         self.fields = (*(["state"] if self.mixer.uses_state else []), *(["agent_alive"] if info.tasks else []))
         self.alpha = options.alpha_start
         self._rhythm = UpdateSchedule(options.episodes_per_update)
@@ -182,9 +182,9 @@ class HsdLearner(Learner):
     def low_rewards(self, batch: EpisodeBatch) -> Tensor:
         """[B, T, N] alpha r_i + (1 - alpha) p(z_i | tau_i), the latter at the last step of each whole segment.
 
-        r_i is agent i's reward at its best task: nobody gives it one.
+        r_i is what agent i earns whatever its task: nobody gives it one.
         """
-        extrinsic = batch["task_reward"].amax(-1)[:, :-1] if self._splits else batch["reward"][:, :-1]
+        extrinsic = batch[AGENT_REWARD][:, :-1] if self._splits else batch["reward"][:, :-1]
         return self.alpha * extrinsic + (1.0 - self.alpha) * self.intrinsic_rewards(batch)
 
     def intrinsic_rewards(self, batch: EpisodeBatch) -> Tensor:

@@ -20,7 +20,7 @@ from components.episode_buffer import EpisodeBatch, ReplayBuffer
 from components.random import load_rng_state, rng_state
 from controllers.base import Clock
 from controllers.rode_controller import RodeController
-from envs.base import TASK_REWARDS, EnvInfo
+from envs.base import AGENT_REWARD, EnvInfo
 from learners.base import Metrics, step
 from learners.q_learner import QLearnerOptions, TargetLearner, best_choice, make_optimizer
 from learners.returns import segments
@@ -38,8 +38,8 @@ class RodeLearnerOptions(QLearnerOptions):
     state_latent_dim: int = Field(32, ge=1, description="units of the action encoder's forward model")
     level_rewards: Literal["split", "mixed"] = Field(
         "split",
-        description="split: roles learn from the team's success, actions from what the agents earn at tasks (where "
-        "there are tasks); mixed: both from the flat reward",
+        description="split: roles learn from the team's success, actions from what the agents earn whatever their task "
+        "(where there are tasks); mixed: both from the flat reward",
     )
 
 
@@ -73,7 +73,7 @@ class RodeLearner(TargetLearner):
         nets |= {name: mixer(info.n_agents, info.state_shape, count).to(device) for name, count in choices.items()}
         super().__init__(nn.ModuleDict(nets), options, device)
         self.splits = options.level_rewards == "split" and info.tasks is not None
-        self.rewards = TASK_REWARDS if self.splits else ()
+        self.rewards = ("reward_high", AGENT_REWARD) if self.splits else ()
         self.encoder = ActionEncoder(
             info.obs_shape, info.n_agents, info.n_actions, options.state_latent_dim, self.agent.action_latent_dim
         ).to(device)
@@ -180,7 +180,7 @@ class RodeLearner(TargetLearner):
         """[B, T, 1] rewards of the roles and of the actions."""
         if not self.splits:
             return batch["reward"][:, :-1], batch["reward"][:, :-1]
-        earned = batch["task_reward"][:, :-1].max(-1).values.mean(-1, keepdim=True)
+        earned = batch[AGENT_REWARD][:, :-1].mean(-1, keepdim=True)
         return batch["reward_high"][:, :-1], earned
 
     @override

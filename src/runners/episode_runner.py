@@ -14,7 +14,7 @@ from pydantic import Field
 from components.episode_buffer import EpisodeBatch, FieldSpec
 from components.registry import Options
 from controllers.base import Clock, Controller, Rows, numpy_rows
-from envs.base import DROPPED, StepResult, VectorEnv
+from envs.base import AGENT_REWARD, DROPPED, StepResult, VectorEnv
 
 
 class EpisodeRunnerOptions(Options):
@@ -131,3 +131,5 @@ class EpisodeRunner:
             arrays["reward_high"][where, t, 0] = result.extras["reward_high"][where]
         if "task_reward" in arrays:
             arrays["task_reward"][where, t] = result.extras["task_reward"][where]
+        if AGENT_REWARD in arrays:
+            arrays[AGENT_REWARD][where, t] = result.agent_reward[where]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from components.episode_buffer import EpisodeBatch, episode_fields
 from components.errors import UserError
 from controllers.base import Clock, Controller
-from envs.base import TASK_FIELDS, TASK_REWARDS, EnvInfo, TaskInfo, VectorEnv
+from envs.base import AGENT_REWARD, TASK_FIELDS, TASK_REWARDS, EnvInfo, TaskInfo, VectorEnv
 from modules.assignment import policies, relax_capacity
 from modules.graph import distances
 from runners.episode_runner import EpisodeRunner, Episodes
@@ -79,7 +79,8 @@ def record_panel(
     info = envs.info
     tasks = task_structure(info)
     # Not by envs.observation: single environments have observed nothing before their first episode.
-    fields = episode_fields(info, replay_fields(info, knowing), TASK_REWARDS, controller.extra_fields())
+    rewards = (*TASK_REWARDS, AGENT_REWARD)
+    fields = episode_fields(info, replay_fields(info, knowing), rewards, controller.extra_fields())
     played = EpisodeRunner(envs, controller, fields).collect(clock, test_mode=True)
     arrays = {name: tensor.numpy() for name, tensor in played.batch.data.items()}
     explained: dict[str, Array] = {}
@@ -131,8 +132,7 @@ def _episode(arrays: dict[str, Array], explained: dict[str, Array]) -> dict[str,
         "internals": {name: _nested(x[played]) for name, x in explained.items() if name not in OF_DECISIONS},
     }
     if "assign" not in arrays:
-        # Nobody has a task of its own: what each agent would earn were its best task its own.
-        return episode | {"earned": _nested(arrays["task_reward"][played].max(-1)), "decisions": []}
+        return episode | {"earned": _nested(arrays[AGENT_REWARD][played]), "decisions": []}
     assign = arrays["assign"][played, :, 0]
     earned = np.take_along_axis(arrays["task_reward"][played], assign[..., None], -1)[..., 0]
     return episode | {

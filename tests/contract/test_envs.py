@@ -167,6 +167,10 @@ STEPS_OF_TOY = {
     "reward NaN": (stepping(lambda env, reward, *rest: (float("nan"), *rest)), "'reward' of the step.*finite"),
     "no task reward": (stepping(lambda env, *r: (*r[:3], without(r[3], "task_reward"))), "'task_reward'.*missing"),
     "task reward's shape": (stepping(spoiled("task_reward", grown)), r"'task_reward'.*\(3, 4, 2\).*\(3, 2, 2\)"),
+    "agent reward's shape": (
+        stepping(lambda env, *r: (*r[:3], {**r[3], "agent_reward": np.ones((N, M), np.float32)})),
+        r"'agent_reward'.*\(3, 2, 2\).*\(3, 2\)",
+    ),
     "high reward's type": (stepping(spoiled("reward_high", np.float64)), "'reward_high'.*float64.*float32"),
 }
 OBSERVATIONS_OF_TOY = {

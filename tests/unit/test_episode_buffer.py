@@ -19,7 +19,7 @@ INFO = EnvInfo(
 FIELDS = episode_fields(
     INFO,
     ("obs", "state", "avail_actions", "agent_alive", "task_alive", "capacity"),
-    ("reward_high", "task_reward"),
+    ("reward_high", "task_reward", "agent_reward"),
     {"assignment": FieldSpec((N,), torch.int64)},
 )
 
@@ -59,6 +59,7 @@ OURS = {
     "truncated": ((1,), torch.uint8),
     "reward_high": ((1,), torch.float32),
     "task_reward": ((N, M), torch.float32),
+    "agent_reward": ((N,), torch.float32),
     "assignment": ((N,), torch.int64),
 }
 

@@ -269,10 +269,19 @@ def test_rewards_of_the_levels_are_split_where_there_are_tasks() -> None:
     parts = small_parts("hsd", "navigation", "env_args.rewards=dense")
     batch = parts.train.collect(start_clock()).batch
     assert isinstance(parts.learner, HsdLearner)
-    own = batch["task_reward"][:, :-1].max(-1).values
-    assert torch.equal(parts.learner.low_rewards(batch), own)
+    assert torch.equal(parts.learner.low_rewards(batch), batch["agent_reward"][:, :-1])
     assert torch.equal(parts.learner.decisions(batch).ret, torch.zeros(len(parts.learner.decisions(batch).ret)))
     parts.close()
+
+
+def test_going_in_and_out_of_landmarks_pays_nothing() -> None:
+    parts = small_parts("hsd", "navigation", "env_args.reach_reward=delta", "env_args.occupancy_radius=0.4")
+    batch = parts.train.collect(start_clock()).batch
+    assert isinstance(parts.learner, HsdLearner)
+    earned = (parts.learner.low_rewards(batch) * batch.mask()).cumsum(1)
+    parts.close()
+    assert (earned.diff(dim=1) < 0).any()
+    assert set(earned.unique().tolist()) == {0.0, 1.0}
 
 
 def test_segments_that_never_end_stop_at_start() -> None:

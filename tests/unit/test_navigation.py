@@ -95,7 +95,7 @@ def test_compiled_and_numpy_steps_agree(make, rule, rewards):
                 np.testing.assert_array_equal(getattr(fast, name)[active], getattr(slow, name)[active])
                 seen[name] += getattr(fast, name)[active].sum()
             np.testing.assert_allclose(fast.reward[active], slow.reward[active], rtol=0, atol=1e-6)
-            for name in ("reward_high", "task_reward"):
+            for name in ("reward_high", "task_reward", "agent_reward"):
                 np.testing.assert_allclose(fast.extras[name][active], slow.extras[name][active], rtol=0, atol=1e-6)
             for field in FIELDS:
                 np.testing.assert_allclose(
@@ -126,6 +126,7 @@ def test_reach_rewards_of_a_path_in_out_in(rule, numba):
             env.position[0, 0] = where
             result = step(env)
             assert result["task_reward"][0].tolist() == [[expected], [0]]
+            assert result["agent_reward"][0].tolist() == [expected, 0]
             assert result["reward"][0] == 0.5 * expected / 2
             assert result["reward_high"][0] == 0
 
@@ -133,9 +134,13 @@ def test_reach_rewards_of_a_path_in_out_in(rule, numba):
 def test_moving_from_one_landmark_into_another_pays_by_landmark():
     env = constrained(n_agents=2, n_landmarks=2, reach_reward="delta", agent_radius=0.0)
     place(env, [IN, [5.0, 5.0]], [IN, OUT])
-    assert step(env)["task_reward"][0, 0].tolist() == [1, 0]
+    first = step(env)
+    assert first["task_reward"][0, 0].tolist() == [1, 0]
+    assert first["agent_reward"][0].tolist() == [1, 0]
     env.position[0, 0] = OUT
-    assert step(env)["task_reward"][0, 0].tolist() == [-1, 1]
+    second = step(env)
+    assert second["task_reward"][0, 0].tolist() == [-1, 1]
+    assert second["agent_reward"][0].tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("numba", [False, True])
@@ -203,6 +208,7 @@ def test_dense_rewards_by_hand(numba):
     collisions = np.array([[1], [1], [0]])
     reach = np.array([[1, 0], [1, 0], [0, 0]])
     np.testing.assert_allclose(result["task_reward"][0], reach - 0.1 * (distance + collisions), atol=1e-6)
+    np.testing.assert_allclose(result["agent_reward"][0], [1 - 0.1, 1 - 0.1 * 1.1, -0.1 * 4], atol=1e-6)
     flat = 2 / 3 - 0.1 / 3 * (0 + 2.9 + 2)
     assert result["reward"][0] == pytest.approx(0.5 * flat, abs=1e-6)
 

@@ -50,6 +50,7 @@ def test_what_is_absent_is_seen_nowhere_and_does_nothing(numba):
             assert (env.velocity[~agents] == 0).all()
             task_reward = result.extras["task_reward"]
             assert (task_reward[~agents] == 0).all()
+            assert (result.extras["agent_reward"][~agents] == 0).all()
             assert (task_reward.transpose(0, 2, 1)[~landmarks] == 0).all()
     assert set(sizes) == {(n, m) for n in (2, 3, 4, 5) for m in range(1, min(n, 3) + 1)}
 
@@ -76,6 +77,9 @@ def test_a_smaller_episode_is_one_of_a_world_of_that_size(rule, numba):
             np.testing.assert_array_equal(getattr(large, name)[rows][active], getattr(small, name)[active])
         np.testing.assert_array_equal(
             large.extras["task_reward"][rows][active][:, :3, :2], small.extras["task_reward"][active]
+        )
+        np.testing.assert_array_equal(
+            large.extras["agent_reward"][rows][active][:, :3], small.extras["agent_reward"][active]
         )
         np.testing.assert_array_equal(see["agent_feats"][rows][active][:, :3], exact.observation["agent_feats"][active])
         np.testing.assert_array_equal(see["task_feats"][rows][active][:, :2], exact.observation["task_feats"][active])

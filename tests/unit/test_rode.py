@@ -52,7 +52,7 @@ def with_roles(batch: EpisodeBatch, n_roles: int = 2, info: EnvInfo = INFO) -> E
     batch.data["roles"] = torch.randint(n_roles, shape, generator=torch.Generator().manual_seed(3))
     if info.tasks:
         batch.data["reward_high"] = torch.randn(batch["reward"].shape)
-        batch.data["task_reward"] = torch.randn((*shape[:3], info.tasks.n_tasks))
+        batch.data["agent_reward"] = torch.randn(shape[:3])
     return batch
 
 
@@ -176,11 +176,11 @@ def test_with_tasks_roles_learn_from_success_and_actions_from_what_is_earned() -
     info = EnvInfo(n_agents=3, n_actions=4, obs_shape=5, state_shape=6, episode_limit=7, tasks=tasks)
     batch = with_roles(episodes([7, 5], [True, False], info), info=info)
     split, mixed = rode(info), rode(info, level_rewards="mixed")
-    assert split.rewards == ("reward_high", "task_reward")
+    assert split.rewards == ("reward_high", "agent_reward")
     assert mixed.rewards == ()
     high, low = split._rewards(batch)
     assert torch.equal(high, batch["reward_high"][:, :-1])
-    assert float(low[1, 2]) == pytest.approx(float(np.mean([max(row) for row in batch["task_reward"][1, 2].tolist()])))
+    assert float(low[1, 2]) == pytest.approx(float(np.mean(batch["agent_reward"][1, 2].tolist())))
     assert all(torch.equal(rewards, batch["reward"][:, :-1]) for rewards in mixed._rewards(batch))
     assert rode().rewards == ()
 

@@ -309,7 +309,9 @@ class TestRewards:
 
     def test_agents_earn_what_their_attacks_do(self, tmp_path):
         env = self.two_on_two(tmp_path, task_rewards="damage")
-        assert step(env, ATTACK, STOP).extras["task_reward"][0].tolist() == [pytest.approx([6 / 45, 0]), [0, 0]]
+        first = step(env, ATTACK, STOP)
+        assert first.extras["task_reward"][0].tolist() == [pytest.approx([6 / 45, 0]), [0, 0]]
+        assert first.agent_reward[0].tolist() == pytest.approx([6 / 45, 0])
         assert step(env, STOP, STOP).extras["task_reward"].sum() == 0
         both = step(env, ATTACK, ATTACK).extras["task_reward"][0]
         assert both[0].tolist() == both[1].tolist() == pytest.approx([6 / 45, 0])

@@ -53,7 +53,7 @@ def workers(n_workers=2):
 
 
 def episodes(envs, count=3):
-    fields = episode_fields(envs.info, FIELDS, ("reward_high", "task_reward"), {})
+    fields = episode_fields(envs.info, FIELDS, ("reward_high", "task_reward", "agent_reward"), {})
     runner = EpisodeRunner(envs, ByObservation(), fields)
     return [runner.collect(Clock(0, 0, 1)) for _ in range(count)]
 
