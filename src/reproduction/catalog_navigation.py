@@ -63,8 +63,8 @@ TABLE1 = Table(
     | trained("constrained_baselines", list(_BASELINES), list(_SIZES)),
     note="Settings are (M, N): M landmarks, N agents. Each number is the final evaluation of the trained runs. The "
     "baselines have one setting for all (64 units, Adam 1e-3; with a replay an update of 32 episodes for every "
-    "episode, RODE and LDSA for every eight) and as many environment steps; they assign nobody, so that they agree with no "
-    "assignment, and learn from rewards that do not pay for putting success off (`reach_reward: delta`).",
+    "episode, RODE and LDSA for every eight) and as many environment steps; they assign nobody, so that they agree "
+    "with no assignment, and learn from rewards that do not pay for putting success off (`reach_reward: delta`).",
 )
 TABLE1_TUNED = Table(
     "table1_tuned",
