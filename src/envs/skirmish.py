@@ -54,7 +54,7 @@ from envs.skirmish_world import (
     walkable,
 )
 from envs.smac_options import SmacOptions
-from envs.smac_tasks import CombatOptions
+from envs.smac_tasks import CombatOptions, level_reward
 
 # Of everything that a fight depends on: whoever changes what happens in one raises it, and measures the levels anew.
 SIMULATOR_VERSION = 1
@@ -115,6 +115,7 @@ class Skirmish(VectorEnv):
         self._layout = self._make_layout(given, options)
         self._rewards = self._make_rewards(options)
         self._obs_is_state = options.obs_instead_of_state
+        self._flat_from_levels = options.flat_reward == "levels"
         self.info = self._describe()
         check_fields(self.info, fields)
         self._world = empty_worlds(self.n_envs, self._n, self._e)
@@ -237,6 +238,9 @@ class Skirmish(VectorEnv):
     @override
     def step(self, actions: Array, active: Array) -> StepResult:
         self._step(actions, active)
+        if self._flat_from_levels:
+            extras = self._result.extras
+            self._result.reward[:] = level_reward(extras["reward_high"], extras["task_reward"])
         self._write_costs()
         return self._result
 

@@ -35,6 +35,11 @@ class CombatOptions(Options):
         description="the assignment earns 1 for a win, or the exchange: what the enemies lose less what the agents "
         "lose, half of it as shares of health and half as shares of units",
     )
+    flat_reward: Literal["smac", "levels"] = Field(
+        "smac",
+        description="what methods of one level learn from: what the reward_* options say, or what LPMARL's two levels "
+        "do, half of reward_high and half of what the agents earn on average",
+    )
     episode_limit: int | None = Field(None, ge=1, description="steps of an episode; null: the map's")
 
 
@@ -104,6 +109,12 @@ def task_rewards(rule: str, lost: Array, died: Array, attacked: Array) -> Array:
     share = np.where(attacked.any(0), attacked, True).astype(np.float64)
     earned: Array = (lost + died) * share / share.sum(0)
     return earned.astype(np.float32)
+
+
+def level_reward(high: Array, earned: Array) -> Array:
+    """[...]: half of ``high`` [...] and half of the mean over agents of what they earn, ``earned`` [..., N, M] by task."""
+    reward: Array = 0.5 * high + 0.5 * earned.sum(-1).mean(-1)
+    return reward
 
 
 def high_reward(rule: str, won: bool, before: Array, left: Array, full: Array, n: int) -> float:

@@ -25,7 +25,7 @@ from envs.skirmish_layout import CENTER, SIGHT
 from envs.skirmish_maps import load_map, map_names
 from envs.skirmish_volleys import LEAST_DAMAGE
 from envs.skirmish_world import FIRST_ATTACK, NORTH, ally_order, expand
-from envs.smac_tasks import VolleyDamage, capacities, high_reward, task_rewards, volleys_needed
+from envs.smac_tasks import VolleyDamage, capacities, high_reward, level_reward, task_rewards, volleys_needed
 from envs.starcraft2_options import Sc2Options
 from envs.starcraft2_preflight import check
 
@@ -178,6 +178,8 @@ class StarCraft2(MultiAgentEnv):
             "reward_high": np.array(high, dtype=np.float32),
             "task_reward": self._task_reward(before, left, full, actions),
         }
+        if self._options.flat_reward == "levels":
+            reward = level_reward(rewards["reward_high"], rewards["task_reward"])
         ended = over and not truncated, truncated
         return self._observation, float(reward), *ended, rewards
 

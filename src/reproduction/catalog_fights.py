@@ -20,6 +20,10 @@ _COMBAT = {
     "ldsa": "LDSA",
     "mappo": "MAPPO",
     "qmix_dense": "QMIX, dense reward",
+    "qmix_levels": "QMIX, LPMARL's rewards",
+    "mappo_levels": "MAPPO, LPMARL's rewards",
+    "seac_levels": "SEAC, LPMARL's rewards",
+    "ldsa_levels": "LDSA, LPMARL's rewards",
 }
 _MAPS = ("3m", "8m", "3s_vs_5z", "2m_vs_1z")
 # Where there is one enemy these assign as LPMARL does.
@@ -30,10 +34,11 @@ _LONGER_TITLE = "3s_vs_5z, medium, 600k steps"
 # The rows of the sets that are about the assignment alone.
 _LIMITED = ("lpmarl", "lpmarl_no_limit", "lp_distance", "random_feasible")
 _IN_FIGHTS = (
-    "The flat reward is 1 for a win and -1 for a defeat, but for the row of dense rewards. LPMARL and its relatives do "
-    "not use it: agents earn what their own attacks do to their enemy, assignments the exchange of health and units; "
-    "RODE's actions and roles learn from the same two. 2m_vs_1z has one enemy, so that every assignment is the same "
-    "there: whoever assigns is LPMARL."
+    "The flat reward is 1 for a win and -1 for a defeat, but for the columns of dense rewards and of LPMARL's. LPMARL "
+    "and its relatives do not use it: agents earn what their own attacks do to their enemy, assignments the exchange of "
+    "health and units; RODE's actions and roles learn from the same two, the columns of LPMARL's rewards from half of "
+    "one and half of the other. 2m_vs_1z has one enemy, so that every assignment is the same there: whoever assigns is "
+    "LPMARL."
 )
 
 

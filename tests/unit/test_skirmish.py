@@ -319,6 +319,22 @@ class TestRewards:
         earned = sum(step(env, ATTACK, ATTACK).extras["task_reward"][0] for _ in range(3))
         assert earned[:, 0] == pytest.approx([0.5 * (1 + 1 / 45)] * 2)
 
+    def test_the_flat_reward_can_be_made_of_what_both_levels_earn(self, tmp_path):
+        flat, smac = (
+            self.two_on_two(tmp_path, enemy_cooldown=1.0, reward_sparse=True, **given)
+            for given in ({"flat_reward": "levels"}, {})
+        )
+        total = 0.0
+        for _ in range(12):
+            result, usual = step(flat, ATTACK, ATTACK), step(smac, ATTACK, ATTACK)
+            assert usual.reward[0] == usual.terminated[0] * (1 if usual.extras["reward_high"][0] > 0 else -1)
+            earned = result.extras["task_reward"][0].sum()
+            assert result.reward[0] == pytest.approx(0.5 * result.extras["reward_high"][0] + 0.5 * earned / 2, abs=1e-6)
+            total += abs(result.reward[0])
+            if result.terminated[0]:
+                break
+        assert total > 0
+
     def test_agents_earn_one_for_the_death_of_their_enemy(self, tmp_path):
         env = self.two_on_two(tmp_path, task_rewards="kill")
         env._world.units[0, 2, 2] = 7.0
