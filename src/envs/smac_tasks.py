@@ -112,7 +112,7 @@ def task_rewards(rule: str, lost: Array, died: Array, attacked: Array) -> Array:
 
 
 def level_reward(high: Array, earned: Array) -> Array:
-    """[...]: half of ``high`` [...] and half of the mean over agents of what they earn, ``earned`` [..., N, M] by task."""
+    """[...]: half of ``high`` [...] and half of what agents earn in the mean, ``earned`` [..., N, M] for each task."""
     reward: Array = 0.5 * high + 0.5 * earned.sum(-1).mean(-1)
     return reward
 

@@ -16,7 +16,7 @@ from support.small_runs import play, small_parts, start_clock
 from torch import Tensor
 
 import experiment
-from components.episode_buffer import EpisodeBatch
+from components.episode_buffer import EpisodeBatch, ReplayBuffer, episode_fields
 from components.errors import UserError
 from controllers.base import Clock
 from controllers.hsd_controller import HsdController, HsdOptions
@@ -25,6 +25,7 @@ from learners.base import step
 from learners.hsd_learner import HsdLearner, HsdLearnerOptions
 from modules.agents.hsd_agent import HsdAgent, SkillDecoder
 
+START = Clock(0, 0, 1000)
 LONG = EnvInfo(n_agents=2, n_actions=3, obs_shape=5, state_shape=6, episode_limit=13)
 
 
@@ -49,6 +50,14 @@ def with_skills(built: HsdLearner, batch: EpisodeBatch) -> EpisodeBatch:
     drawn = torch.randint(built.agent.n_skills, (b, math.ceil(t / length), n, 1), generator=generator)
     batch.data["skills"] = drawn.repeat_interleave(length, 1)[:, :t]
     return batch
+
+
+def filled(built: HsdLearner) -> ReplayBuffer:
+    """Four episodes of LONG: with a batch size of 4 every update is on all of them."""
+    fields = episode_fields(LONG, ("obs", "state", "avail_actions"), (), built.controller.extra_fields())
+    buffer = ReplayBuffer(fields, 4, 14, 3, np.random.default_rng(0))
+    buffer.insert(with_skills(built, episodes([13, 6, 9, 13], [False, True, True, True], LONG)))
+    return buffer
 
 
 @pytest.mark.parametrize("length", [1, 4, 5, 13])
@@ -126,7 +135,7 @@ def test_with_segments_of_one_step_and_skills_for_actions_the_high_level_is_qmix
         network.layers[0] = torch.nn.Linear(width, 8)
     built = hsd(skills=INFO.n_actions, mac={"segment_length": 1, "decoder_skip": 1}, gamma=0.9)
     for nets, own in ((qmix.nets, built.nets), (qmix.targets, built.targets)):
-        own["agent"].high.load_state_dict(nets["agent"].state_dict())
+        own["agent"].high.load_state_dict(nets["agent"].state_dict())  # type: ignore[union-attr]
         own["mixer"].load_state_dict(nets["mixer"].state_dict())
     batch = episodes([7, 4, 1], [True, False, True])
     batch.data["avail_actions"][:] = 1
@@ -173,6 +182,46 @@ def test_each_level_learns_from_its_own_loss() -> None:
         moved = {id(p) for p in built.nets.parameters() if p.grad is not None and bool(p.grad.abs().sum() > 0)}
         assert moved <= {id(p) for module in learning for p in module.parameters()}
         assert moved
+
+
+def test_an_update_moves_both_levels_and_the_mixer_and_from_new_episodes_the_decoder() -> None:
+    built = hsd(LONG, batch_size=4, episodes_per_update=4, decoder_episodes=8)
+    buffer = filled(built)
+    of_decoder = {name for name, _ in built.nets.named_parameters() if name.startswith("agent.decoder.")}
+    others = {name for name, _ in built.nets.named_parameters()} - of_decoder
+    for count, wanted in ((4, others), (8, others | of_decoder), (9, set())):
+        before = {name: p.detach().clone() for name, p in built.nets.named_parameters()}
+        built.update(buffer, Clock(0, count, 1000))
+        assert {name for name, p in built.nets.named_parameters() if not torch.equal(p, before[name])} == wanted
+
+
+def test_an_update_moves_the_targets_by_tau() -> None:
+    built = hsd(LONG, batch_size=4, episodes_per_update=4, decoder_episodes=8, target_update_tau=0.25)
+    before = [p.clone() for p in built.targets.parameters()]
+    built.update(filled(built), Clock(0, 4, 1000))
+    for was, now, p in zip(before, built.targets.parameters(), built.nets.parameters(), strict=True):
+        assert torch.allclose(now, 0.75 * was + 0.25 * p, rtol=1e-6, atol=1e-7)
+
+
+def test_the_losses_of_a_batch_that_is_learned_again_and_again_fall() -> None:
+    built = hsd(LONG, batch_size=4, episodes_per_update=4, decoder_episodes=4, lr=1e-2)
+    buffer = filled(built)
+    logged = [built.update(buffer, Clock(0, 4 * k, 1000)) for k in range(1, 41)]
+    for level in ("high", "low", "decoder"):
+        losses = [metrics[f"{level}_loss"] for metrics in logged if metrics]
+        assert losses[-1] < 0.5 * losses[0]
+
+
+def test_with_epsilon_1_skills_are_uniform_and_so_are_actions_among_the_available_ones() -> None:
+    controller, batch = hsd().controller, episodes([7] * 2000, [True] * 2000)
+    batch.data["avail_actions"][:] = torch.tensor([1, 0, 1, 1])
+    controller.begin_episodes(2000)
+    decision = controller.act(batch, 0, slice(None), START, test_mode=False)
+    for agent in range(3):
+        skills, actions = decision.extras["skills"][:, agent, 0], decision.actions[:, agent]
+        assert (np.bincount(skills, minlength=3) / 2000).tolist() == pytest.approx([1 / 3] * 3, abs=0.05)
+        wanted = [1 / 3, 0, 1 / 3, 1 / 3]
+        assert (np.bincount(actions, minlength=4) / 2000).tolist() == pytest.approx(wanted, abs=0.05)
 
 
 def directions(skills: Tensor, length: int, seed: int) -> Tensor:

@@ -14,6 +14,7 @@ from support.q_learning import CPU, INFO, QMIX, episodes, learner
 from support.replays import played, small_config
 from torch import Tensor, nn
 
+from components.episode_buffer import one_hot
 from controllers.base import Clock
 from controllers.basic_controller import BasicOptions
 from controllers.ldsa_controller import LdsaController, gumbel
@@ -25,12 +26,12 @@ from modules.agents.ldsa_agent import LdsaAgent
 START = Clock(0, 0, 1000)
 
 
-def ldsa(n_subtasks: int = 4, **options: Any) -> LdsaLearner:
+def ldsa(n_subtasks: int = 4, mixer: Any = QMIX, **options: Any) -> LdsaLearner:
     """A learner whose targets differ from its networks."""
     torch.manual_seed(0)
     agent = partial(LdsaAgent, rnn_hidden_dim=8, n_subtasks=n_subtasks, agent_subtask_embed_dim=6)
-    controller = LdsaController(INFO, BasicOptions(), agent, np.random.default_rng(0), CPU)
-    built = LdsaLearner(controller, INFO, LdsaLearnerOptions(**options), np.random.default_rng(0), CPU, QMIX)
+    controller = LdsaController(INFO, BasicOptions.model_validate({}), agent, np.random.default_rng(0), CPU)
+    built = LdsaLearner(controller, INFO, LdsaLearnerOptions(**options), np.random.default_rng(0), CPU, mixer)
     generator = torch.Generator().manual_seed(1)
     for p in built.targets.parameters():
         p.add_(torch.randn(p.shape, generator=generator), alpha=0.3)
@@ -109,10 +110,49 @@ def test_the_change_of_selections_is_that_of_a_loop_over_consecutive_transitions
     ]
     wanted, found = torch.stack(terms).mean(), selection_change(logits, mask)
     assert float(found.detach()) == pytest.approx(float(wanted.detach()), rel=1e-6)
-    gradients = [torch.autograd.grad(value, logits)[0] for value in (found, wanted)]
-    assert torch.allclose(*gradients, atol=1e-7)
+    gradient, expected = (torch.autograd.grad(value, logits)[0] for value in (found, wanted))
+    assert torch.allclose(gradient, expected, atol=1e-7)
     # No pair of transitions, no change.
     assert float(selection_change(logits[:, :2], torch.ones(3, 1, 1)).detach()) == 0.0
+
+
+def test_the_loss_is_the_td_loss_minus_the_distance_plus_the_change_of_selections() -> None:
+    plain, built = (
+        ldsa(lambda_subtask_repr=0, lambda_subtask_prob=0),
+        ldsa(lambda_subtask_repr=3, lambda_subtask_prob=5),
+    )
+    batch = episodes([7, 4, 1], [True, False, True])
+    td, loss = plain.loss(batch)[0], built.loss(batch)[0]
+    agent = plain.controller.agent
+    distance = subtask_distance(agent.embeddings())
+    change = selection_change(plain.controller.subtasks(batch, agent, None).logits, batch.mask())
+    wanted = td - 3 * distance + 5 * change
+    assert float(loss.detach()) == pytest.approx(float(wanted.detach()), rel=1e-6)
+    found = torch.autograd.grad(loss, list(built.nets.parameters()))
+    expected = torch.autograd.grad(wanted, list(plain.nets.parameters()))
+    assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(found, expected, strict=True))
+
+
+def test_the_targets_are_those_of_sampled_subtasks() -> None:
+    built = ldsa(mixer=None, double_q=False, gamma=0.9)
+    batch, target = episodes([7, 4] * 200, [True, False] * 200), built.targets["agent"]
+    p = built.controller.subtasks(batch, target, None).logits.softmax(-1)
+    best = []
+    for k in range(4):
+        only_k = torch.zeros_like(p)
+        only_k[..., k] = 1e6
+        values = built.controller.subtasks(batch, target, only_k).values
+        best.append(values.masked_fill(batch["avail_actions"] == 0, -torch.inf).max(-1).values)
+    future = (p * torch.stack(best, -1)).sum(-1)[:, 1:]
+    targets = batch["reward"][:, :-1] + 0.9 * (1.0 - batch["terminated"][:, :-1].float()) * future
+    wanted = (targets * batch.mask()).sum() / (batch.mask().sum() * 3)
+    assert float(built.loss(batch)[1]["target_mean"]) == pytest.approx(float(wanted), abs=0.01)
+
+
+def test_the_td_loss_of_a_batch_that_is_learned_again_and_again_falls() -> None:
+    built, batch = ldsa(optimizer="adam", lr=1e-2), episodes([7, 4, 1], [True, False, True])[[0, 1, 2] * 20]
+    losses = [float(built.learn(batch)["loss"]) for _ in range(40)]
+    assert np.mean(losses[-5:]) < 0.5 * losses[0]
 
 
 @pytest.mark.parametrize("sampled", [True, False])
@@ -190,6 +230,26 @@ def test_acting_in_tests_equals_unrolling_and_explain_tells_the_subtasks_followe
         decision = controller.act(batch, t, rows, START, test_mode=True)
         best = whole[rows, t].masked_fill(batch["avail_actions"][rows, t] == 0, -torch.inf).argmax(-1)
         assert decision.actions.tolist() == best.tolist()
+
+
+def test_acting_samples_subtasks_in_training_and_takes_the_best_in_tests() -> None:
+    controller = ldsa().controller
+    controller.options = BasicOptions.model_validate({"epsilon_start": 0.0, "epsilon_finish": 0.0})
+    agent, batch = controller.agent, episodes([7], [True])[[0] * 4000]
+    agent.ability.fc2.weight.data *= 20.0
+    batch.data["avail_actions"][:] = 1
+    # Subtask k takes action k.
+    agent.hyper_weight.requires_grad_(False).weight.zero_()
+    agent.hyper_weight.bias.zero_()
+    agent.hyper_bias.weight.data = torch.linalg.pinv(agent.embeddings()).T.detach()
+    agent.hyper_bias.bias.data.zero_()
+    p = controller.subtasks(batch[:1], agent, None).logits[0, 0].softmax(-1).detach()
+    for test_mode in (False, True):
+        controller.begin_episodes(4000)
+        actions = torch.from_numpy(controller.act(batch, 0, slice(None), START, test_mode).actions)
+        shares = one_hot(actions.unsqueeze(-1), 4).mean(0)
+        wanted = one_hot(p.argmax(-1, keepdim=True), 4) if test_mode else p
+        assert torch.allclose(shares, wanted, rtol=0.0, atol=0.03)
 
 
 def test_subtasks_of_learning_are_no_matter_of_exploration() -> None:

@@ -194,6 +194,35 @@ def test_qmix_is_monotonic_in_every_agent(layers: int) -> None:
     assert (gradient > 0).float().mean() > 0.99
 
 
+def test_qmix_with_equal_weights_above_zero_where_elu_is_the_identity_is_vdn() -> None:
+    mixer = QMIX(3, 6, 5, hypernet_layers=1)
+    for p in mixer.parameters():
+        nn.init.zeros_(p)
+    nn.init.constant_(mixer.hyper_w1.get_parameter("bias"), 1.0)
+    nn.init.constant_(mixer.hyper_w2.get_parameter("bias"), 1.0 / mixer.embed_dim)
+    values, states = torch.rand(2, 5, 3), torch.randn(2, 5, 6)
+    assert torch.allclose(mixer(values, states), VDNMixer(3, 6, 5)(values, None))
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_qmix_by_hand(layers: int) -> None:
+    torch.manual_seed(0)
+    mixer = QMIX(3, 6, 5, hypernet_layers=layers)
+    values, states = 3.0 * torch.randn(10, 3), torch.randn(10, 6)
+    totals = mixer(values, states).detach()
+
+    def given(net: nn.Module, x: np.ndarray) -> np.ndarray:
+        first, bias, *rest = (p.detach().numpy() for p in net.parameters())
+        x = first @ x + bias
+        return rest[0] @ np.maximum(x, 0.0) + rest[1] if rest else x
+
+    for q, state, total in zip(values.numpy(), states.clamp(-1.0, 1.0).numpy(), totals.numpy(), strict=True):
+        w1, w2 = (np.abs(given(net, state)) for net in (mixer.hyper_w1, mixer.hyper_w2))
+        hidden = q @ w1.reshape(3, 4) + given(mixer.hyper_b1, state)
+        wanted = w2 @ np.where(hidden > 0, hidden, np.expm1(hidden)) + given(mixer.value, state)
+        assert total == pytest.approx(wanted, abs=1e-5)
+
+
 def test_qmix_mixes_the_next_values_in_the_next_state() -> None:
     built = learner(AGENTS["mlp"], QMIX)
     batch, other = episodes([1], [False]), episodes([1], [False])

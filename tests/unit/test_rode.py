@@ -77,7 +77,7 @@ def test_with_one_role_of_all_actions_the_action_level_is_qmix(double_q: bool, t
         lambda input_dim, n_actions: OneRole(deepcopy(built.agent)), QMIX, double_q=double_q, td_lambda=td_lambda
     )
     for ours, theirs in ((built.nets, plain.nets), (built.targets, plain.targets)):
-        theirs["agent"].agent.load_state_dict(ours["agent"].state_dict())  # type: ignore[union-attr, operator]
+        theirs["agent"].agent.load_state_dict(ours["agent"].state_dict())  # type: ignore[union-attr]
         theirs["mixer"].load_state_dict(ours["mixer"].state_dict())
     batch = with_roles(episodes([7, 4, 1], [True, False, True]), n_roles=1)
     values = built.controller.role_values(batch, built.nets["agent"])
@@ -142,6 +142,43 @@ def test_the_loss_of_the_actions_equals_a_loop_that_changes_roles_at_choices_onl
                 y = y + 0.9 * built.targets["mixer"](torch.stack(best)[None], batch["state"][b, t + 1][None])
             errors.append((q - y.detach()).square().sum())
     assert float(found.detach()) == pytest.approx(float(torch.stack(errors).mean().detach()), rel=1e-5)
+
+
+def test_the_loss_is_that_of_the_actions_plus_that_of_the_roles() -> None:
+    built, batch = rode(), with_roles(episodes([7, 4, 1], [True, False, True]))
+    loss, _ = built.loss(batch)
+    values, behind = (built.controller.role_values(batch, nets["agent"]) for nets in (built.nets, built.targets))
+    wanted = built.action_loss(batch, values, behind)[0] + built.role_loss(batch, values, behind)[0]
+    assert float(loss.detach()) == pytest.approx(float(wanted.detach()), rel=1e-6)
+    parameters = list(built.nets.parameters())
+    found, expected = (torch.autograd.grad(of, parameters) for of in (loss, wanted))
+    assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-7) for a, b in zip(found, expected, strict=True))
+
+
+def test_the_loss_of_the_encoder_equals_a_loop_over_transitions_and_agents() -> None:
+    built = rode()
+    encoder, lengths = built.encoder, [7, 4, 1]
+    batch = episodes(lengths, [True, False, True])
+    obs, onehot, errors = batch["obs"], batch["actions_onehot"], []
+    for b, length in enumerate(lengths):
+        for t in range(length):
+            for i, others in enumerate(([1, 2], [0, 2], [0, 1])):
+                situation = encoder.situation(torch.cat([obs[b, t, i], *(onehot[b, t, j] for j in others)]))
+                joint = torch.cat([situation, encoder.action(onehot[b, t, i])])
+                away = (encoder.next_obs(joint) - obs[b, t + 1, i]).square().sum().sqrt()
+                errors.append(away + 10 * (encoder.reward(joint)[0] - batch["reward"][b, t, 0]).square())
+    found = encoder_loss(built)(batch)[0]
+    assert float(found.detach()) == pytest.approx(float(torch.stack(errors).mean().detach()), rel=1e-5)
+
+
+@pytest.mark.parametrize("names", [("loss", "role_loss"), ("encoder_loss",)], ids=["levels", "encoder"])
+def test_the_losses_of_a_batch_that_is_learned_again_and_again_fall(names: tuple[str, ...]) -> None:
+    built = rode(roles=None if names == ("encoder_loss",) else ROLES, optimizer="adam", lr=1e-2)
+    batch = with_roles(episodes([7, 4, 1, 7], [True, False, True, False]))
+    logged = [built.learn(batch) for _ in range(60)]
+    for name in names:
+        losses = [float(metrics[name]) for metrics in logged]
+        assert losses[-1] < 0.5 * losses[0]
 
 
 def test_junk_behind_the_end_changes_no_bit() -> None:
@@ -230,6 +267,17 @@ def test_random_actions_are_among_all_available_ones_and_so_are_greedy_ones_with
     assert set(controller.act(batch, 0, slice(None), START, test_mode=False).actions.flatten().tolist()) == {0, 1, 2, 3}
     controller.begin_episodes(200)
     assert set(controller.act(batch, 0, slice(None), START, test_mode=True).actions.flatten().tolist()) <= {0, 1}
+
+
+def test_with_epsilon_1_roles_are_uniform_among_those_that_exist_and_last_for_the_interval() -> None:
+    built, batch = rode(interval=3), episodes([7] * 2000, [True] * 2000)
+    built.controller.begin_episodes(2000)
+    decisions = (built.controller.act(batch, t, slice(None), START, test_mode=False) for t in range(4))
+    roles = [decision.extras["roles"].copy() for decision in decisions]
+    assert all(np.array_equal(roles[0], later) for later in roles[1:3])
+    for chosen in (roles[0], roles[3], roles[3][roles[0] == 0]):
+        shares = np.bincount(chosen.flatten(), minlength=3) / chosen.size
+        assert shares.tolist() == pytest.approx([0.5, 0.5, 0.0], abs=0.05)
 
 
 def test_before_there_are_roles_all_actions_are_worth_the_same_in_three_equal_roles() -> None:

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from components.episode_buffer import EpisodeBatch
 from components.errors import UserError
+from controllers.policy_controller import log_policy
 from envs.base import EnvInfo
+from learners.base import step
 from learners.seac_learner import SeacLearner, Transitions
 from modules.stacked import clip_each_agent_
 
@@ -101,12 +103,40 @@ def test_own_importance_is_one_while_the_policy_is_the_one_that_acted() -> None:
 
 
 def test_importance_is_a_weight_without_a_gradient() -> None:
-    """Doubling rho by the behavior's log-probability doubles the gradient of that pair, and nothing more."""
-    built = seac(entropy_coef=0.0)
+    """Agent 0's gradient is the slope of its loss with rho held: the behavior's log-probabilities move along."""
+    built = seac(entropy_coef=0.0, share_coef=0.5)
+    built._shares[1:] = 0.0
+    part = Transitions(*(f.double() if f.is_floating_point() else f for f in everything(built)))
+    actor, _ = built.controller.agent.double(), built.critic.double()
+    found = torch.autograd.grad(built.loss(part)[0], list(actor.parameters()))
+    generator = torch.Generator().manual_seed(0)
+    way = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in actor.parameters()]
+
+    @torch.no_grad()
+    def chosen() -> Tensor:
+        log_pi = log_policy(actor.pairs(part.inputs), part.avail)[0]
+        return log_pi.gather(-1, part.actions.unsqueeze(-1)).squeeze(-1)
+
+    @torch.no_grad()
+    def after(size: float) -> float:
+        torch._foreach_add_(list(actor.parameters()), way, alpha=size)
+        value = float(built.loss(part._replace(log_probs=part.log_probs + chosen() - start))[0])
+        torch._foreach_sub_(list(actor.parameters()), way, alpha=size)
+        return value
+
+    start = chosen()
+    assert (start - part.log_probs).abs().max() > 0.1
+    slope = (after(1e-6) - after(-1e-6)) / 2e-6
+    assert slope == pytest.approx(sum(float((g * w).sum()) for g, w in zip(found, way, strict=True)), rel=1e-5)
+
+
+def test_the_critics_loss_falls_on_a_frozen_batch() -> None:
+    built = seac(lr=3e-3)
     part = everything(built)
-    halved = gradients(built, part._replace(log_probs=part.log_probs - 0.6931472))
-    for left, right in zip(halved, gradients(built, part), strict=True):
-        assert torch.allclose(left, 2.0 * right, rtol=1e-3, atol=1e-5)
+    first = built.loss(part)[1]["value_loss"]
+    for _ in range(60):
+        step(built.optimizer, built.loss(part)[0], built.options.grad_norm_clip, clip_each_agent_)
+    assert built.loss(part)[1]["value_loss"] < 0.5 * first
 
 
 def test_an_agent_without_a_choice_teaches_no_policy_but_values() -> None:
