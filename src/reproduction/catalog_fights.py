@@ -36,9 +36,9 @@ _LIMITED = ("lpmarl", "lpmarl_no_limit", "lp_distance", "random_feasible")
 _IN_FIGHTS = (
     "The flat reward is 1 for a win and -1 for a defeat, but for the columns of dense rewards and of LPMARL's. LPMARL "
     "and its relatives do not use it: agents earn what their own attacks do to their enemy, assignments the exchange "
-    "of health and units; RODE's actions and roles learn from the same two, the columns of LPMARL's rewards from half of "
-    "one and half of the other. 2m_vs_1z has one enemy, so that every assignment is the same there: whoever assigns is "
-    "LPMARL."
+    "of health and units; RODE's actions and roles learn from the same two, the columns of LPMARL's rewards from half "
+    "of one and half of the other. 2m_vs_1z has one enemy, so that every assignment is the same there: whoever "
+    "assigns is LPMARL."
 )
 
 
