@@ -179,7 +179,7 @@ class StarCraft2(MultiAgentEnv):
             "task_reward": self._task_reward(before, left, full, actions),
         }
         if self._options.flat_reward == "levels":
-            reward = level_reward(rewards["reward_high"], rewards["task_reward"])
+            reward = float(level_reward(rewards["reward_high"], rewards["task_reward"]))
         ended = over and not truncated, truncated
         return self._observation, float(reward), *ended, rewards
 
