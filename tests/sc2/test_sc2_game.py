@@ -223,6 +223,13 @@ def test_deaths_are_seen_with_sparse_rewards(make, monkeypatch):
     assert high == 1.0
 
 
+def test_the_flat_reward_can_be_made_of_what_both_levels_earn(make, monkeypatch):
+    monkeypatch.setenv(sc2_game.COOLDOWN, "1000")
+    total, earned, high, _ = win(make("3m", flat_reward="levels"))
+    assert earned.sum() > 0
+    assert total == pytest.approx(0.5 * high + 0.5 * earned.sum() / 3, abs=1e-5)
+
+
 @pytest.mark.parametrize("continuing", [False, True])
 def test_out_of_time(make, continuing):
     env = make("3m", episode_limit=4, continuing_episode=continuing)
