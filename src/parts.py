@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,14 +14,14 @@ from torch import nn
 
 from components.checkpoint import load_into
 from components.config import Config, RunOptions
-from components.episode_buffer import ReplayBuffer, episode_fields
+from components.episode_buffer import FieldSpec, ReplayBuffer, episode_fields
 from components.errors import UserError
 from components.fit import check_arguments, check_fit
 from components.random import stream
 from components.registry import Options
 from controllers import REGISTRY as CONTROLLERS
 from controllers.base import Controller
-from envs.base import VectorEnv, derive_seeds
+from envs.base import EnvInfo, VectorEnv, derive_seeds
 from envs.vector import in_process
 from learners import REGISTRY as LEARNERS
 from learners.base import Learner
@@ -94,18 +95,14 @@ def build(config: Config) -> Parts:
     learner: Learner = LEARNERS[learner_name](
         controller, info, options["learner"], rng=stream(run.seed, "learner"), device=device, **factories
     )
-    if run.buffer_size < learner.needs_episodes:
-        raise UserError(
-            f"buffer_size = {run.buffer_size} never holds the {learner.needs_episodes} episodes that "
-            f"learner = {run.learner!r} waits for: use buffer_size >= {learner.needs_episodes}"
-        )
+    _check_buffer_size(run, learner)
     observed = tuple(dict.fromkeys((*controller.fields, *learner.fields)))
     fields = episode_fields(info, observed, learner.rewards, controller.extra_fields())
     at_once = run.batch_size_run if info.external else TEST_BATCH
     n_test = min(at_once, run.test_nepisode or run.final_nepisode or 1)
     train = _make_envs(config, derive_seeds(run.seed, TRAIN_SEEDS, run.batch_size_run), observed)
     test = _make_envs(config, derive_seeds(run.seed, TEST_SEEDS, n_test), observed)
-    buffer = ReplayBuffer(fields, run.buffer_size, info.episode_limit + 1, info.n_actions, stream(run.seed, "buffer"))
+    buffer = _buffer(run, fields, info)
     return Parts(
         controller,
         learner,
@@ -114,6 +111,43 @@ def build(config: Config) -> Parts:
         EpisodeRunner(test, controller, fields),
         device,
     )
+
+
+def _check_buffer_size(run: RunOptions, learner: Learner) -> None:
+    """Refuses a buffer in which episodes are overwritten before they can be learned from.
+
+    Raises:
+        UserError: says how large it has to be.
+    """
+    size, needs, at_once = run.buffer_size, learner.needs_episodes, run.batch_size_run
+    if size < needs:
+        raise UserError(
+            f"buffer_size = {size} never holds the {needs} episodes that learner = {run.learner!r} waits for: use "
+            f"buffer_size >= {needs}"
+        )
+    arrive = -(-needs // at_once) * at_once if learner.each_once else at_once
+    if size < arrive:
+        raise UserError(
+            f"buffer_size = {size} loses episodes that learner = {run.learner!r} has not seen: {arrive} come, "
+            f"batch_size_run = {at_once} at once, before it learns; use buffer_size >= {arrive}"
+        )
+
+
+def _buffer(run: RunOptions, fields: dict[str, FieldSpec], info: EnvInfo) -> ReplayBuffer:
+    """The replay buffer.
+
+    Raises:
+        UserError: there is not as much memory.
+    """
+    length = info.episode_limit + 1
+    try:
+        return ReplayBuffer(fields, run.buffer_size, length, info.n_actions, stream(run.seed, "buffer"))
+    except (RuntimeError, MemoryError) as failed:
+        each = length * sum(spec.dtype.itemsize * math.prod(spec.shape) for spec in fields.values())
+        raise UserError(
+            f"buffer_size = {run.buffer_size} episodes of {length} steps take {run.buffer_size * each / 1e9:,.0f} GB, "
+            f"more memory than there is ({each / 1e6:,.1f} MB for each episode): use a smaller buffer_size"
+        ) from failed
 
 
 def _device(use_cuda: bool) -> torch.device:

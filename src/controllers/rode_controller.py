@@ -115,5 +115,7 @@ class RodeController(AgentController):
 
     @override
     def explain(self, batch: EpisodeBatch) -> dict[str, Array]:
-        """``role`` [B, T, N]: the role that each agent follows."""
+        """``role`` [B, T, N]: the role that each agent follows; nothing before actions were clustered into roles."""
+        if int(self.agent.roles_since) < 0:
+            return {}
         return {"role": batch["roles"].squeeze(-1).cpu().numpy()}

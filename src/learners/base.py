@@ -24,6 +24,8 @@ class Learner(ABC):
     rewards: tuple[str, ...] = ()
     # Episodes that must be stored before the first update.
     needs_episodes: int = 1
+    # Whether every episode is learned from once: the buffer must hold all that come between two updates.
+    each_once: bool = False
     # Gradient updates so far.
     updates: int = 0
     # Whether ``explain`` tells something.

@@ -25,7 +25,7 @@ from controllers.base import Clock
 from controllers.policy_controller import PolicyController
 from envs.base import EnvInfo
 from learners.base import Learner, Metrics, adam, read_metrics, step
-from learners.on_policy import NewEpisodes, entropy_of, has_choice, parts_of
+from learners.on_policy import NewEpisodes, entropy_of, has_choice
 from learners.returns import td_lambda_targets
 from modules.agents.base import ValueAgent
 from modules.orthogonal import orthogonal_
@@ -121,6 +121,7 @@ class PpoLearner(Learner):
         }
         self._rng = rng
         self._new = NewEpisodes(options.batch_size)
+        self.each_once = True
         self.needs_episodes = options.batch_size
         self.updates = 0
 
@@ -131,9 +132,9 @@ class PpoLearner(Learner):
             return None
         rollout = self.rollout(batch.to(self.device))
         metrics: dict[str, Tensor] = {}
-        size = rollout.batch.batch_size // self.options.minibatches
         for _ in range(self.options.epochs):
-            for ids in parts_of(rollout.batch.batch_size, size, self._rng):
+            order = torch.from_numpy(self._rng.permutation(rollout.batch.batch_size))
+            for ids in order.tensor_split(self.options.minibatches):
                 metrics = self._step(rollout.part(ids.to(self.device)))
                 self.updates += 1
         return read_metrics(metrics)

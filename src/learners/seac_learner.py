@@ -100,6 +100,7 @@ class SeacLearner(Learner):
         self.optimizer = adam(parameters, options.lr, options.optim_eps)
         self._rng = rng
         self._new = NewEpisodes(at_least=1)
+        self.each_once = True
         self.updates = 0
 
     @override

@@ -129,7 +129,11 @@ def _episode(arrays: dict[str, Array], explained: dict[str, Array]) -> dict[str,
         "reward": _nested(arrays["reward"][played, 0]),
         "reward_high": _nested(arrays["reward_high"][played, 0]),
         "actions": arrays["actions"][played, :, 0].tolist(),
-        "internals": {name: _nested(x[played]) for name, x in explained.items() if name not in OF_DECISIONS},
+        "internals": {
+            name: _nested(_of_living(x[played], arrays["agent_alive"][played]))
+            for name, x in explained.items()
+            if name not in OF_DECISIONS
+        },
     }
     if "assign" not in arrays:
         return episode | {"earned": _nested(arrays[AGENT_REWARD][played]), "decisions": []}
@@ -168,6 +172,13 @@ def _positions(features: Array) -> list[list[float]]:
 def _changes(rows: list[Any]) -> list[list[Any]]:
     """[[t, row], ...]: the first row, and each that differs from the one before."""
     return [[t, row] for t, row in enumerate(rows) if t == 0 or row != rows[t - 1]]
+
+
+def _of_living(values: Array, alive: Array) -> Array:
+    """``values`` [T, N, ...] with NaN where an agent is dead or absent."""
+    told = values.astype(np.float64)
+    told[~alive.astype(np.bool_)] = np.nan
+    return told
 
 
 def _nested(values: Array) -> Any:

@@ -270,7 +270,7 @@ def variant_root(tmp_path: Path, variants: str) -> Path:
     shutil.copytree(CONFIG_ROOT, root)
     (root / "algs" / "mine.yaml").write_text("base: vdn\nname: mine\ngamma: 0.9\n")
     (root / "algs" / "vdn_there.yaml").write_text("base: vdn\ngamma: 0.5\nlr: 0.5\n")
-    with (root / "envs" / "two_step_game.yaml").open("a") as file:
+    with (root / "envs" / "navigation.yaml").open("a") as file:
         file.write(f"variants: {variants}\n")
     return root
 
@@ -278,14 +278,14 @@ def variant_root(tmp_path: Path, variants: str) -> Path:
 def test_an_environment_can_change_an_algorithm_and_what_builds_on_it(tmp_path: Path) -> None:
     root = variant_root(tmp_path, "{vdn: vdn_there}")
     vdn, mine, qmix, there = (
-        load_config(name, "two_step_game", root=root) for name in ("vdn", "mine", "qmix", "vdn_there")
+        load_config(name, "navigation", root=root) for name in ("vdn", "mine", "qmix", "vdn_there")
     )
     assert (vdn.values["gamma"], vdn.values["lr"]) == (there.values["gamma"], there.values["lr"]) == (0.5, 0.5)
     assert vdn.sources["gamma"].startswith("config/algs/vdn_there.yaml:")
     # What builds on it keeps its own values.
     assert (mine.values["gamma"], mine.values["lr"]) == (0.9, 0.5)
     assert (qmix.values["gamma"], qmix.unused) == (0.99, ())
-    assert load_config("vdn", "two_step_game", ["gamma=0.7"], root).values["gamma"] == 0.7
+    assert load_config("vdn", "navigation", ["gamma=0.7"], root).values["gamma"] == 0.7
     assert load_config("vdn", "matrix_game", root=root).values["gamma"] == 0.99
 
 
@@ -298,5 +298,5 @@ def test_an_environment_can_change_an_algorithm_and_what_builds_on_it(tmp_path: 
     ],
 )
 def test_wrong_variants_are_told_with_their_line(tmp_path: Path, variants: str, told: str) -> None:
-    with pytest.raises(UserError, match=rf"config/envs/two_step_game.yaml:\d+: variants: {told}"):
-        load_config("vdn", "two_step_game", root=variant_root(tmp_path, variants))
+    with pytest.raises(UserError, match=rf"config/envs/navigation.yaml:\d+: variants: {told}"):
+        load_config("vdn", "navigation", root=variant_root(tmp_path, variants))

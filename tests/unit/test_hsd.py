@@ -16,6 +16,7 @@ from support.small_runs import play, small_parts, start_clock
 from torch import Tensor
 
 import experiment
+from components.config import load_config
 from components.episode_buffer import EpisodeBatch, ReplayBuffer, episode_fields
 from components.errors import UserError
 from controllers.base import Clock
@@ -333,9 +334,16 @@ def test_going_in_and_out_of_landmarks_pays_nothing() -> None:
     assert set(earned.unique().tolist()) == {0.0, 1.0}
 
 
+@pytest.mark.parametrize("algorithm", ["hsd", "hsd_official"])
+def test_games_and_fights_have_settings_of_their_own(algorithm: str) -> None:
+    assert load_config(algorithm, "matrix_game").values["segment_length"] == 1
+    assert load_config(algorithm, "skirmish").values["decoder_obs"] is None
+    assert load_config(algorithm, "navigation").values["decoder_obs"] is not None
+
+
 def test_segments_that_never_end_stop_at_start() -> None:
     with pytest.raises(UserError, match=r"segment_length = 10 is longer than .* 2 steps.*use segment_length <= 2"):
-        small_parts("hsd", "two_step_game")
+        small_parts("hsd", "two_step_game", "segment_length=10")
     with pytest.raises(UserError, match="decoder_skip = 7 is more than segment_length = 5"):
         small_parts("hsd", "navigation", "segment_length=5", "decoder_skip=7")
     with pytest.raises(UserError, match="alpha_finish"):

@@ -12,6 +12,7 @@ import pytest
 import torch
 from support.q_learning import CPU, INFO, QMIX, episodes, learner
 from support.replays import played, small_config
+from support.small_runs import play, small_parts, start_clock
 from torch import Tensor, nn
 
 from components.episode_buffer import one_hot
@@ -185,18 +186,19 @@ def gradients_of(loss: Tensor, module: nn.Module) -> float:
     return sum(float(g.abs().sum()) for g in found if g is not None)
 
 
-def test_the_td_loss_teaches_the_abilities_through_the_sample_only() -> None:
+def test_the_td_loss_teaches_the_abilities_through_the_selection_only() -> None:
     built = ldsa(lambda_subtask_repr=0.0, lambda_subtask_prob=0.0)
     batch = episodes([7, 4], [True, False])
     loss, _ = built.loss(batch)
     agent = built.controller.agent
     assert gradients_of(loss, agent.ability) > 0
     assert gradients_of(loss, agent.embed) > 0
-    greedy = built.controller.subtasks(batch, agent, None).values.sum()
-    assert gradients_of(greedy, agent.ability) == 0.0
-    # The policies' output layers learn, but teach the embeddings nothing.
-    assert gradients_of(greedy, agent.embed) == 0.0
-    assert gradients_of(greedy, agent.hyper_weight) > 0
+    # Where there is nothing to select the policies' output layers learn, but teach the embeddings nothing.
+    single = ldsa(n_subtasks=1, lambda_subtask_repr=0.0, lambda_subtask_prob=0.0)
+    loss, _ = single.loss(batch)
+    assert gradients_of(loss, single.controller.agent.ability) == 0.0
+    assert gradients_of(loss, single.controller.agent.embed) == 0.0
+    assert gradients_of(loss, single.controller.agent.hyper_weight) > 0
 
 
 def test_junk_behind_the_end_changes_no_bit() -> None:
@@ -258,6 +260,17 @@ def test_subtasks_of_learning_are_no_matter_of_exploration() -> None:
     first, again = (float(built.loss(batch)[0].detach()) for _ in range(2))
     assert first != again
     assert built.controller._rng.bit_generator.state == before
+
+
+def test_its_agent_learns_to_select_under_other_learners_too() -> None:
+    parts = small_parts("qmix", "two_step_game", "agent=ldsa", "batch_size=4", "episodes_per_update=1")
+    before = [p.clone() for p in parts.controller.agent.ability.parameters()]
+    play(parts, start_clock(), 4)
+    assert parts.learner.updates > 0
+    assert any(
+        not torch.equal(old, new) for old, new in zip(before, parts.controller.agent.ability.parameters(), strict=True)
+    )
+    parts.close()
 
 
 def test_the_replay_page_shows_the_subtask_of_every_agent_at_every_step() -> None:

@@ -201,7 +201,7 @@ def fill(built: PpoLearner, batch: EpisodeBatch, capacity: int) -> ReplayBuffer:
     return buffer
 
 
-@pytest.mark.parametrize(("minibatches", "epochs"), [(1, 3), (2, 3), (4, 1)])
+@pytest.mark.parametrize(("minibatches", "epochs"), [(1, 3), (2, 3), (3, 2), (4, 1)])
 def test_every_epoch_takes_its_minibatches(minibatches: int, epochs: int) -> None:
     built = ppo(minibatches=minibatches, epochs=epochs, batch_size=4)
     buffer = fill(built, played(built.controller, LENGTHS, ENDS), 4)
@@ -252,6 +252,7 @@ def test_settings_that_cannot_work_are_refused(overrides: tuple[str, ...], messa
     ("overrides", "message"),
     [
         (("buffer_size=31",), "never holds the 32 episodes"),
+        (("batch_size_run=12", "buffer_size=32"), "36 come, batch_size_run = 12 at once.*use buffer_size >= 36"),
         (("critic=null",), "needs a critic"),
         (("critic=lpmarl",), "what fits: gru, mlp"),
         (("agent=separate_mlp", "mac=policy_mac"), "policy_mac"),

@@ -365,6 +365,17 @@ def test_the_weight_of_each_agent_in_the_mixer_is_told(algorithm: str) -> None:
         assert all(len(row) == 5 and min(row) >= 0 for row in episode["internals"]["dQ_tot / dQ_i"])
 
 
+def test_nothing_is_told_of_absent_agents() -> None:
+    panel = played(small_config("env_args.min_agents=3", "env_args.min_landmarks=3", algorithm="qmix"), 6)
+    absent = 0
+    for episode in panel["episodes"]:
+        alive = np.array(episode["agent_alive"][0][1], dtype=np.bool_)
+        told = np.array(episode["internals"]["Q_i"], dtype=np.float64)
+        assert (np.isnan(told) == ~alive).all()
+        absent += int((~alive).sum())
+    assert absent > 0
+
+
 def test_the_command_loads_the_mixer_that_the_page_tells_of(tmp_path: Path) -> None:
     path = saved(tmp_path / "model", algorithm="qmix")
     config = small_config(algorithm="qmix", env="constrained_navigation")

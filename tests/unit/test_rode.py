@@ -25,6 +25,8 @@ from modules.action_encoder import cluster, role_sets
 from modules.agents.base import ValueAgent
 from modules.agents.rode_agent import RodeAgent
 from modules.mixers.vdn import VDNMixer
+from parts import build
+from replays import panel
 
 START = Clock(0, 0, 1000)
 ROLES = torch.tensor([[1, 1, 0, 0], [1, 0, 1, 1]], dtype=torch.bool)
@@ -397,7 +399,14 @@ def test_one_cluster_or_one_action_is_refused() -> None:
 
 
 def test_the_replay_page_shows_the_role_of_every_agent_at_every_step() -> None:
-    panel = played(small_config("env_args.episode_limit=12", algorithm="rode"), 1)
-    shown = np.array(panel["episodes"][0]["internals"]["role"])
-    assert shown.shape == (panel["episodes"][0]["length"], 5)
+    config = small_config("env_args.episode_limit=12", algorithm="rode")
+    # Before the actions are clustered there are no roles to be told.
+    assert played(config, 1)["episodes"][0]["internals"] == {}
+    parts = build(config)
+    assert isinstance(parts.learner, RodeLearner)
+    parts.learner.make_roles(start_clock())
+    shown_panel = panel(config, parts.controller, start_clock(), 1, (), parts.learner)
+    parts.close()
+    shown = np.array(shown_panel["episodes"][0]["internals"]["role"])
+    assert shown.shape == (shown_panel["episodes"][0]["length"], 5)
     assert set(shown.flatten().tolist()) <= set(range(3))

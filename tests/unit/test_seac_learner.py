@@ -221,6 +221,8 @@ def test_eight_agents_and_their_pairs_fit_into_a_step_of_fixed_size() -> None:
         (("agent=mlp",), "what fits: separate_mlp"),
         (("critic=null",), "needs a critic"),
         (("mac=policy_mac", "agent=mlp"), "what fits: separate_policy_mac"),
+        (("batch_size_run=8", "buffer_size=4"), "buffer_size = 4 loses episodes .*use buffer_size >= 8"),
+        (("buffer_size=10000000000",), r"buffer_size = 10000000000 episodes of 51 steps take [\d,]+ GB"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(overrides: tuple[str, ...], message: str) -> None:

@@ -81,7 +81,7 @@ class LdsaAgent(ValueAgent):
         Args:
             inputs: [B, T, N, F].
             hidden: [B, N, 2H], or ``None`` at the start.
-            noise: [B, T, N, K] Gumbel noise: a straight-through sample of softmax(logits); ``None``: the best subtask.
+            noise: [B, T, N, K] Gumbel noise: a sample of softmax(logits); ``None``: the best subtask. Straight-through.
         """
         of_ability, of_policy = (None, None) if hidden is None else hidden.chunk(2, -1)
         ability, of_ability = self.ability(inputs, of_ability)
@@ -90,9 +90,8 @@ class LdsaAgent(ValueAgent):
         logits = ability @ embeddings.T
         noisy = logits if noise is None else logits + noise
         selected = functional.one_hot(noisy.argmax(-1), self.n_subtasks).to(logits.dtype)
-        if noise is not None:
-            soft = noisy.softmax(-1)
-            selected = selected + (soft - soft.detach())
+        soft = noisy.softmax(-1)
+        selected = selected + (soft - soft.detach())
         weights = self.hyper_weight(embeddings.detach()).view(self.n_subtasks, out.shape[-1], -1)
         each = torch.einsum("btnh,kha->btnka", out, weights) + self.hyper_bias(embeddings.detach())
         values = torch.einsum("btnk,btnka->btna", selected, each)
