@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, get_args, get_origin, get_type_hints
 
 from components.errors import UserError
@@ -27,28 +27,33 @@ def check_fit(owner: str, part: type, argument: str, chosen: str, registry: Regi
     if expected is None or _is_a(registry[chosen], expected):
         return
     key = "mac" if argument == "controller" else argument
-    fitting = sorted(name for name in registry if _is_a(registry[name], expected))
-    raise UserError(f"{key} = {chosen!r} does not fit {owner}; what fits: {', '.join(fitting) or 'none'}")
+    raise UserError(f"{key} = {chosen!r} does not fit {owner}; what fits: {_fitting(part, argument, registry)}")
 
 
-def check_arguments(owner: str, part: type, given: Iterable[str], possible: Iterable[str]) -> None:
+def check_arguments(owner: str, part: type, given: Iterable[str], possible: Mapping[str, Registry]) -> None:
     """Refuses parts that the owner's constructor does not take, and missing ones that it needs.
 
     Args:
         owner: how the configuration names the owner.
         part: the owner's class.
         given: selectors with a value.
-        possible: all selectors that a constructor may take.
+        possible: all selectors that a constructor may take, and where their names come from.
 
     Raises:
-        UserError: names the selector.
+        UserError: names the selector, and what would fit where one is missing.
     """
     parameters = inspect.signature(part).parameters
-    for key in possible:
+    for key, registry in possible.items():
         if key in given and key not in parameters:
             raise UserError(f"{owner} takes no {key}: use {key} = null")
         if key not in given and key in parameters and parameters[key].default is inspect.Parameter.empty:
-            raise UserError(f"{owner} needs a {key}, but {key} is null")
+            fitting = _fitting(part, key, registry)
+            raise UserError(f"{owner} needs a {key}, but {key} is null; what fits: {fitting}")
+
+
+def _fitting(part: type, argument: str, registry: Registry) -> str:
+    expected = _takes(part, argument)
+    return ", ".join(sorted(name for name in registry if expected and _is_a(registry[name], expected))) or "none"
 
 
 def _takes(part: type, argument: str) -> type | None:

@@ -394,7 +394,7 @@ def test_one_cluster_or_one_action_is_refused() -> None:
         load_config("rode", "navigation", ("n_role_clusters=1",))
     with pytest.raises(UserError, match="at least two actions"):
         rode(EnvInfo(n_agents=2, n_actions=1, obs_shape=2, state_shape=2, episode_limit=3), roles=None)
-    with pytest.raises(UserError, match="needs a mixer"):
+    with pytest.raises(UserError, match="needs a mixer, but mixer is null; what fits: qmix, qplex, vdn"):
         small_parts("rode", "navigation", "mixer=null")
 
 
