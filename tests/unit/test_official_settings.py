@@ -108,5 +108,5 @@ OFFICIAL: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("algorithm", OFFICIAL)
 def test_an_official_file_has_its_authors_numbers(algorithm: str) -> None:
-    values = load_config(algorithm, "skirmish").values
+    values = load_config(algorithm, "navigation").values
     assert {key: values[key] for key in OFFICIAL[algorithm]} == OFFICIAL[algorithm]
