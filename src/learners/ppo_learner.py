@@ -98,6 +98,8 @@ class PpoLearner(Learner):
         critic: ``critic(input_dim, 1)`` builds the value network.
     """
 
+    each_once = True
+
     def __init__(
         self,
         controller: PolicyController,
@@ -121,7 +123,6 @@ class PpoLearner(Learner):
         }
         self._rng = rng
         self._new = NewEpisodes(options.batch_size)
-        self.each_once = True
         self.needs_episodes = options.batch_size
         self.updates = 0
 

@@ -79,6 +79,8 @@ class SeacLearner(Learner):
         critic: ``critic(n_agents, input_dim, 1)`` builds the value networks.
     """
 
+    each_once = True
+
     def __init__(
         self,
         controller: SeparatePolicyController,
@@ -100,7 +102,6 @@ class SeacLearner(Learner):
         self.optimizer = adam(parameters, options.lr, options.optim_eps)
         self._rng = rng
         self._new = NewEpisodes(at_least=1)
-        self.each_once = True
         self.updates = 0
 
     @override
