@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from main import main
 
 # Ten environment steps per call of the runner.
@@ -18,3 +20,12 @@ def test_a_continued_run_saves_at_its_interval_from_where_it_starts(tmp_path: Pa
     assert main(["with", *QUICK, *go_on, f"local_results_path={second}"]) == 0
     found = {path.name for path in second.glob("sacred/*/*/1/checkpoints/*")}
     assert found == {"90", "120"}
+
+
+def test_a_run_that_learned_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for t_max in (8, 64):
+        options = [f"t_max={t_max}", "batch_size=16", "test_nepisode=1", "final_nepisode=1", "replay_nepisode=0"]
+        given = [*options, "test_interval=1000", f"local_results_path={tmp_path}"]
+        assert main(["--config=iql", "--env-config=matrix_game", "with", *given]) == 0
+        told = "no update was due in 8 env steps (learner q_learner waits for 16 episodes)" in capsys.readouterr().err
+        assert told == (t_max == 8)
