@@ -144,11 +144,9 @@ def _recorded(session: Session, sacred: Any, folder: Path) -> Path:
         "test_episodes": config.run.final_nepisode,
         "test": dict.fromkeys(TEST_KEYS) | test,
     }
-    if parts.learner.updates == 0:
-        get_logger().warning(
-            "nothing was learned: no update was due in %s env steps (learner %s waits for %s episodes)",
-            f"{session.position.env_steps:,}", config.run.learner, parts.learner.needs_episodes,
-        )  # fmt: skip
+    for lack in parts.learner.not_begun():
+        played = f"{session.position.env_steps:,}"
+        get_logger().warning("%s did not learn as it should: in %s env steps %s", config.run.learner, played, lack)
     _write_record(folder / "summary.json", summary)
     write_replay(folder, parts, session.clock, config)
     return folder

@@ -38,6 +38,10 @@ class Learner(ABC):
     def after_test(self, metrics: Mapping[str, float]) -> None:  # noqa: B027  few learners care
         """Called after each evaluation during training with the means of its greedy episodes."""
 
+    def not_begun(self) -> list[str]:
+        """What the run was too short for, a clause each; told at its end."""
+        return [] if self.updates else [f"no update was due: it waits for {self.needs_episodes} episodes"]
+
     def explain(self, batch: EpisodeBatch) -> dict[str, Array]:
         """As the controller's ``explain``, with what only training needs: mixers, critics."""
         return {}

@@ -124,6 +124,11 @@ class HsdLearner(Learner):
         if metrics.get("success", 0.0) >= self.options.alpha_threshold:
             self.alpha = max(self.options.alpha_finish, self.alpha - self.options.alpha_step)
 
+    @override
+    def not_begun(self) -> list[str]:
+        wait = f"the decoder was not trained: it waits for {self.options.decoder_episodes} episodes (decoder_episodes)"
+        return [*super().not_begun(), *([] if self._decoded else [wait])]
+
     def _step(self, level: str, found: Loss) -> dict[str, Tensor]:
         loss, metrics = found
         norm = step(self.optimizers[level], loss, self.options.grad_norm_clip)

@@ -95,6 +95,12 @@ class RodeLearner(TargetLearner):
         return metrics
 
     @override
+    def not_begun(self) -> list[str]:
+        start = self.options.role_action_spaces_update_start
+        wait = f"no roles were made: they wait for {start:,} env steps (role_action_spaces_update_start)"
+        return [*super().not_begun(), *([] if self.has_roles else [wait])]
+
+    @override
     def learn(self, batch: EpisodeBatch) -> dict[str, Tensor]:
         metrics = super().learn(batch)
         if not self.has_roles:

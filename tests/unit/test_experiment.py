@@ -22,10 +22,19 @@ def test_a_continued_run_saves_at_its_interval_from_where_it_starts(tmp_path: Pa
     assert found == {"90", "120"}
 
 
-def test_a_run_that_learned_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("config", "override", "lack"),
+    [
+        ("iql", "batch_size=16", "no update was due: it waits for 16 episodes"),
+        ("hsd_in_games", "decoder_episodes=40", "the decoder was not trained: it waits for 40 episodes"),
+        ("rode", "role_action_spaces_update_start=40", "no roles were made: they wait for 40 env steps"),
+    ],
+)
+def test_a_run_too_short_to_learn_says_so(
+    config: str, override: str, lack: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for t_max in (8, 64):
-        options = [f"t_max={t_max}", "batch_size=16", "test_nepisode=1", "final_nepisode=1", "replay_nepisode=0"]
-        given = [*options, "test_interval=1000", f"local_results_path={tmp_path}"]
-        assert main(["--config=iql", "--env-config=matrix_game", "with", *given]) == 0
-        told = "no update was due in 8 env steps (learner q_learner waits for 16 episodes)" in capsys.readouterr().err
-        assert told == (t_max == 8)
+        given = [f"t_max={t_max}", "batch_size=4", override, "test_nepisode=1", "final_nepisode=1", "replay_nepisode=0"]
+        given += ["test_interval=1000", f"local_results_path={tmp_path}"]
+        assert main([f"--config={config}", "--env-config=matrix_game", "with", *given]) == 0
+        assert (f"in 8 env steps {lack}" in capsys.readouterr().err) == (t_max == 8)
