@@ -87,7 +87,8 @@ class Controller(ABC):
             maximized, ``prices`` [B, T, M], dual prices of the capacities, ``regrets`` [B, T, N, M], what each other
             pair would cost (infinite: impossible), ``margin`` [B, T], by how much every score may change before
             another assignment is best, and ``allowed`` [B, T, M], the capacities used, where a rule changed those of
-            the environment. Under any other name, what was in every agent at every step: [B, T, N] or [B, T, N, C].
+            the environment. Under any other name, what was in every agent at every step: [B, T, N] or [B, T, N, C],
+            of integers where they are numbers of something, such as skills.
         """
         return {}
 

@@ -153,7 +153,7 @@ class HsdController(Controller):
     def explain(self, batch: EpisodeBatch) -> dict[str, Array]:
         batch = batch.to(self.device)
         told = {
-            "skill": batch["skills"].squeeze(-1).float(),
+            "skill": batch["skills"].squeeze(-1),
             "Q(skill)": self.agent.skill_values(self.inputs(batch["obs"])),
             "p(skill | segment)": self.recognized(batch),
         }

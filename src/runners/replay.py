@@ -20,7 +20,7 @@ from modules.assignment import policies, relax_capacity
 from modules.graph import distances
 from runners.episode_runner import EpisodeRunner, Episodes
 
-VERSION = 3
+VERSION = 4
 # With more agent-task pairs than this, decisions are not explained: nobody could read the matrices.
 MATRIX_PAIRS = 2500
 POSITION_DECIMALS, VALUE_DIGITS = 3, 4
@@ -97,6 +97,7 @@ def record_panel(
         "half_width": tasks.half_width,
         "episode_limit": info.episode_limit,
         "assigns": "assign" in arrays,
+        "choices": sorted(name for name, x in explained.items() if np.issubdtype(x.dtype, np.integer)),
         "episodes": [
             _episode({name: array[b] for name, array in arrays.items()}, {k: v[b] for k, v in explained.items()})
             | _outcome(played, b)

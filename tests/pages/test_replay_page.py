@@ -353,11 +353,13 @@ def test_a_policy_without_tasks_is_shown_alone(browser: OpenPage, tmp_path: Path
     assert overflowing(driver) == [0, 0]
 
 
-@pytest.mark.parametrize(("algorithm", "columns"), [("qmix", 2), ("hsd", 8)])
+@pytest.mark.parametrize(("algorithm", "columns"), [("qmix", 2), ("vdn", 2), ("hsd", 8)])
 def test_what_is_in_the_agents_is_shown_at_every_step(
     browser: OpenPage, tmp_path: Path, algorithm: str, columns: int
 ) -> None:
     panel = played(small_config(algorithm=algorithm), 2)
+    choices = set(panel["choices"])
+    assert choices == ({"skill"} if algorithm == "hsd" else set())
     driver = browser(write_replay_page(tmp_path / "inside.html", [panel]))
     cells = "table[data-kind=Internals] tbody td"
     for t in range(2):
@@ -366,6 +368,9 @@ def test_what_is_in_the_agents_is_shown_at_every_step(
         shown = [float(text.replace("\u2212", "-")) for text in texts(driver, cells)]
         assert len(shown) == 5 * columns
         assert shown == pytest.approx(told, abs=0.0051)
+        # VDN's weights are all 1, and still not numbers of something.
+        of = [cell.get_attribute("data-name") for cell in driver.find_elements("css selector", cells)]
+        assert {name for name, text in zip(of, texts(driver, cells), strict=True) if "." not in text} == choices
         press(driver, "\ue014")
     assert console_errors(driver) == []
     assert overflowing(driver) == [0, 0]

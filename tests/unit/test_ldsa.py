@@ -275,6 +275,7 @@ def test_its_agent_learns_to_select_under_other_learners_too() -> None:
 
 def test_the_replay_page_shows_the_subtask_of_every_agent_at_every_step() -> None:
     panel = played(small_config("env_args.episode_limit=12", algorithm="ldsa"), 1)
+    assert panel["choices"] == ["subtask"]
     shown = np.array(panel["episodes"][0]["internals"]["subtask"])
     assert shown.shape == (panel["episodes"][0]["length"], 5)
     assert set(shown.flatten().tolist()) <= set(range(4))

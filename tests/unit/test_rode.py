@@ -407,6 +407,7 @@ def test_the_replay_page_shows_the_role_of_every_agent_at_every_step() -> None:
     parts.learner.make_roles(start_clock())
     shown_panel = panel(config, parts.controller, start_clock(), 1, (), parts.learner)
     parts.close()
+    assert shown_panel["choices"] == ["role"]
     shown = np.array(shown_panel["episodes"][0]["internals"]["role"])
     assert shown.shape == (shown_panel["episodes"][0]["length"], 5)
     assert set(shown.flatten().tolist()) <= set(range(3))
