@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -87,11 +87,11 @@ def build(config: Config) -> Parts:
     controller: Controller = CONTROLLERS[mac](
         info,
         options["mac"],
-        agent=_factory(AGENTS[agent], options["agent"]),
+        agent=_factory(f"agent = {agent!r}", AGENTS[agent], options["agent"]),
         rng=stream(run.seed, "controller"),
         device=device,
     )
-    factories = {key: _factory(MODULES[key][name], options[key]) for key, name in modules.items()}
+    factories = {key: _factory(f"{key} = {name!r}", MODULES[key][name], options[key]) for key, name in modules.items()}
     learner: Learner = LEARNERS[learner_name](
         controller, info, options["learner"], rng=stream(run.seed, "learner"), device=device, **factories
     )
@@ -181,9 +181,23 @@ def _chosen(run: RunOptions) -> tuple[str, str, str, dict[str, str]]:
     return run.mac, run.agent, run.learner, modules
 
 
-def _factory(module: type[nn.Module], options: Options) -> Callable[..., nn.Module]:
-    """The network with its options given; the caller adds the shapes."""
-    return partial(module, **options.model_dump())
+def _factory(named: str, module: type[nn.Module], options: Options) -> Callable[..., nn.Module]:
+    """The network with its options given; the caller adds the shapes.
+
+    Raises:
+        UserError: by the network made: there is not as much memory.
+    """
+
+    def make(*shapes: Any) -> nn.Module:
+        try:
+            return module(*shapes, **options.model_dump())
+        except RuntimeError as failed:
+            if not re.search("allocate|out of memory|overflow", str(failed)):
+                raise
+            sizes = ", ".join(f"{key} = {value}" for key, value in options if type(value) is int)
+            raise UserError(f"{named} takes more memory than there is: use less of {sizes}") from failed
+
+    return make
 
 
 def _make_envs(config: Config, seeds: list[int], fields: tuple[str, ...]) -> VectorEnv:

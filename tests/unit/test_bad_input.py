@@ -44,6 +44,7 @@ def fails(capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: str) -
         (["with", "agent=mlp"], ["mac = 'lpmarl_mac'", "agent = 'mlp'"]),
         (["with", "entropy_weight=0"], ["entropy_weight = 0", "policy_gradient"]),
         (["with", "buffer_size=8"], ["buffer_size = 8", "32 episodes"]),
+        (["--config=mappo", "with", "hidden_dim=3000000000000"], ["agent = 'mlp'", "memory", "hidden_dim = 3000000"]),
         (["with", "checkpoint_path=nowhere"], ["nowhere", "no such folder"]),
         (["with", "label=../up"], ["label", "letters"]),
     ],
