@@ -64,7 +64,8 @@ TABLE1 = Table(
     note="Settings are (M, N): M landmarks, N agents. Each number is the final evaluation of the trained runs. The "
     "baselines have one setting for all (64 units, Adam 1e-3; with a replay an update of 32 episodes for every "
     "episode, RODE and LDSA for every eight) and as many environment steps; they assign nobody, so that they agree "
-    "with no assignment, and learn from rewards that do not pay for putting success off (`reach_reward: delta`).",
+    "with no assignment, and learn from rewards that do not pay for putting success off: `reach_reward: delta`, HSD "
+    "and RODE `first` (docs/decisions/030).",
 )
 TABLE1_TUNED = Table(
     "table1_tuned",
@@ -75,8 +76,8 @@ TABLE1_TUNED = Table(
     trained("constrained", ["lpmarl"], list(_SIZES)) | trained("baseline_tuned", list(_BASELINES), list(_SIZES)),
     in_paper=False,
     note="Each baseline has the best of eight settings, by its return at (3, 5) with a seed that is not one of these "
-    "five: benchmarks/baseline_search.yaml; what was chosen is in benchmarks/baseline_tuned.yaml. LPMARL and all else "
-    "as in table 1.",
+    "five (HSD by its success): benchmarks/baseline_search.yaml; what was chosen is in benchmarks/baseline_tuned.yaml. "
+    "LPMARL and all else as in table 1.",
 )
 _PLAIN = {f"{kind}_n{n}": f"{kind}, N = {n}" for kind in ("sparse", "dense") for n in (3, 5, 7)}
 TABLE6 = Table(
@@ -88,8 +89,8 @@ TABLE6 = Table(
     trained("plain", ["lpmarl", "dec_lpmarl"], list(_PLAIN)) | trained("plain_common", list(_BASELINES), list(_PLAIN)),
     settings_down=True,
     note="As many landmarks as agents, one each; sparse and dense rewards. The baselines are those of table 1: one "
-    "setting for all, as many environment steps, `reach_reward: delta`. What they do with more steps and settings of "
-    "their own is in results/published/baselines.",
+    "setting for all, as many environment steps, the same rules for reaching a landmark. What they do with more steps "
+    "and settings of their own is in results/published/baselines.",
 )
 _CROWDED = _SIZES | {"m10_n10": "(10,10)"}
 CROWDED = Table(
