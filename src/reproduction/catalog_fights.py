@@ -33,6 +33,7 @@ _LONGER = "long_3s_vs_5z"
 _LONGER_TITLE = "3s_vs_5z, medium, 600k steps"
 # The rows of the sets that are about the assignment alone.
 _LIMITED = ("lpmarl", "lpmarl_no_limit", "lp_distance", "random_feasible")
+_FLAT_LIMITED = ("mappo_levels", "qmix_levels")
 _IN_FIGHTS = (
     "The flat reward is 1 for a win and -1 for a defeat, but for the columns of dense rewards and of LPMARL's. LPMARL "
     "and its relatives do not use it: agents earn what their own attacks do to their enemy, assignments the exchange "
@@ -81,13 +82,15 @@ LIMITS = Table(
     "limits",
     "Fights in which a limit is worth something: battles won",
     (WON, STEPS),
-    {row: _COMBAT[row] for row in _LIMITED},
+    {row: _COMBAT[row] for row in (*_LIMITED, *_FLAT_LIMITED)},
     _LIMITS,
-    trained("combat_limits", list(_LIMITED), list(_LIMITS)),
+    trained("combat_limits", list(_LIMITED), list(_LIMITS))
+    | trained("combat_limits_flat", list(_FLAT_LIMITED), list(_LIMITS)),
     in_paper=False,
     settings_down=True,
-    note="On the simulator. All rows but the second have the limit that the setting names. Two groups took 200,000 "
-    "environment steps, missiles 100,000.",
+    note="On the simulator. LPMARL without limit has none, the others that assign have the limit that the setting names. "
+    "Two groups took 200,000 environment steps, missiles 100,000. The flat reward is half of what LPMARL's assignments "
+    "earn and half of what its agents do.",
 )
 
 _ASSIGNED_BY: dict[str, tuple[str, tuple[str, ...]]] = {
