@@ -88,9 +88,9 @@ LIMITS = Table(
     | trained("combat_limits_flat", list(_FLAT_LIMITED), list(_LIMITS)),
     in_paper=False,
     settings_down=True,
-    note="On the simulator. LPMARL without limit has none, the others that assign have the limit that the setting names. "
-    "Two groups took 200,000 environment steps, missiles 100,000. The flat reward is half of what LPMARL's assignments "
-    "earn and half of what its agents do.",
+    note="On the simulator. LPMARL without limit has none, the others that assign have the limit that the setting "
+    "names. Two groups took 200,000 environment steps, missiles 100,000. The flat reward is half of what LPMARL's "
+    "assignments earn and half of what its agents do.",
 )
 
 _ASSIGNED_BY: dict[str, tuple[str, tuple[str, ...]]] = {
