@@ -22,7 +22,7 @@ test:
 learn:
 	python -m pytest -m learning
 
-# One JSON document on standard output; about a minute on one core.
+# One JSON document on standard output; about four minutes on one core.
 bench:
 	@PYTHONPATH=src NUMBA_NUM_THREADS=1 python benchmarks/speed/throughput.py
 
