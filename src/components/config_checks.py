@@ -221,6 +221,6 @@ def _yaml_word(value: Any) -> str:
 def _nearest(dotted: str, prefix: str, accepted: set[str]) -> str:
     """Compares the last words, so that a key in the wrong place finds its home; the key's own place goes first."""
     ordered = sorted(accepted, key=lambda key: (key.startswith(ENV_PREFIX) == (prefix == ENV_PREFIX), key))
-    homes = {key.removeprefix(ENV_PREFIX): key for key in ordered}
-    near = difflib.get_close_matches(dotted.removeprefix(prefix), homes, n=1, cutoff=0.6)
+    homes = {key.removeprefix(ENV_PREFIX).casefold(): key for key in ordered}
+    near = difflib.get_close_matches(dotted.removeprefix(prefix).casefold(), homes, n=1, cutoff=0.6)
     return f"; did you mean {homes[near[0]]!r}?" if near else "; print_config lists all keys"

@@ -118,6 +118,7 @@ class Registry(Mapping[str, Any]):
 def did_you_mean(word: str, known: Mapping[str, Any] | list[str]) -> str:
     """``"; did you mean 'x'? Known: ..."`` for messages about a word that is not among ``known``."""
     names = sorted(known)
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
+    folded = {name.casefold(): name for name in names}
+    near = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.6)
+    hint = f"; did you mean {folded[near[0]]!r}?" if near else "."
     return f"{hint} Known: {', '.join(names)}"

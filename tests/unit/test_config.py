@@ -212,9 +212,10 @@ def test_paths_are_not_names(root: Path, name: str, which: str) -> None:
     assert "expected a name, not a path" in message
 
 
-def test_unknown_names_list_the_files(root: Path) -> None:
-    assert config_errors(root, config="qmx", env_config="navigaton") == [
-        "--config: unknown algorithm 'qmx'; did you mean 'qmix'? Known: iql, qmix, tuned",
+@pytest.mark.parametrize("name", ["qmx", "QMIX"])
+def test_unknown_names_list_the_files(root: Path, name: str) -> None:
+    assert config_errors(root, config=name, env_config="navigaton") == [
+        f"--config: unknown algorithm {name!r}; did you mean 'qmix'? Known: iql, qmix, tuned",
         "--env-config: unknown environment 'navigaton'; did you mean 'navigation'? Known: battle, navigation",
     ]
 
