@@ -57,7 +57,7 @@ class RunOptions(Options):
     log_interval: int = Field(description="environment steps between logged training metrics", gt=0)
     use_tensorboard: bool = Field(description="also write TensorBoard files")
     use_cuda: bool = Field(description="train on the GPU")
-    torch_threads: int = Field(description="threads of PyTorch", ge=1)
+    torch_threads: int = Field(description="threads of PyTorch", ge=1, le=1024)
     save_model: bool = Field(description="save checkpoints")
     save_model_interval: int = Field(description="environment steps between checkpoints; 0 = only at the end", ge=0)
     save_buffer: bool = Field(description="checkpoints keep the replay buffer too, for runs that start from them")

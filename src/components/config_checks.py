@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,8 @@ from components.errors import UserError
 from components.registry import Options, Registry
 
 ENV_PREFIX = "env_args."
+# Fits the integers and the 32-bit floats of arrays; whatever a run can use is far below.
+LARGEST = 1e18
 _LONGEST_SHOWN = 80
 
 
@@ -80,10 +83,15 @@ def validate(owner: Owner, merged: Layer, errors: list[str]) -> Options | None:
     """
     namespace = _namespace(merged, owner.prefix)
     given = {key: namespace[key] for key in owner.model.model_fields if key in namespace}
+    oversized = [key for key, value in given.items() if _oversized(value)]
+    for key in oversized:
+        source = merged.sources[owner.prefix + key]
+        errors.append(f"{owner.prefix}{key} = {_shown(given[key])} ({source}): expected numbers up to {LARGEST:g}")
     attempt = given
     while True:
         try:
-            return owner.model.model_validate(attempt)
+            options = owner.model.model_validate(attempt)
+            return None if oversized else options
         except ValidationError as error:
             faults = error.errors()
         repaired = attempt
@@ -174,10 +182,22 @@ def _message(owner: Owner, fault: ErrorDetails, given: dict[str, Any], sources: 
         expected = str(raised)
     elif fault["type"].endswith("_type") and len(location) == 1:
         expected += f", not {kind_of(given[key])}"
-    shown = repr(given[key])
-    if len(shown) > _LONGEST_SHOWN:
-        shown = shown[:_LONGEST_SHOWN] + "..."
-    return f"{dotted} = {shown} ({sources[dotted]}): {expected}"
+    return f"{dotted} = {_shown(given[key])} ({sources[dotted]}): {expected}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "..."
+
+
+def _oversized(value: Any) -> bool:
+    """Whether there is a finite number above ``LARGEST`` in it."""
+    if isinstance(value, dict):
+        return any(map(_oversized, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_oversized, value))
+    # An integer may be too large for isfinite, which makes it a float.
+    return isinstance(value, int | float) and abs(value) > LARGEST and abs(value) != math.inf
 
 
 def _belongs(dotted: str, prefix: str, merged: Layer, parts: Mapping[str, str]) -> str:
