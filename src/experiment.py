@@ -98,7 +98,7 @@ def _start(config: Config, parts: Parts) -> Position:
         if run.evaluate:
             load_into(parts.controller, checkpoint.state["controller"], "controller")
         else:
-            parts.load_state_dict(checkpoint.state)
+            parts.start_from(checkpoint.state)
         steps, episodes = checkpoint.state["position"]["env_steps"], checkpoint.state["position"]["episodes"]
     return Position(steps, episodes, steps, steps, steps + run.save_model_interval, trained=run.evaluate)
 

@@ -68,6 +68,16 @@ class Parts:
         if "buffer" in state:
             load_into(self.buffer, state["buffer"], "buffer")
 
+    def start_from(self, state: Mapping[str, Any]) -> None:
+        """Takes what another run learned, and stored if that was saved.
+
+        Environments and random streams stay those of this run's seed, so that runs from one checkpoint differ.
+        """
+        parts: dict[str, Any] = {"controller": self.controller, "learner": self.learner}
+        for name, part in (parts | ({"buffer": self.buffer} if "buffer" in state else {})).items():
+            own = part.state_dict()
+            load_into(part, {**state[name], **({"rng": own["rng"]} if "rng" in own else {})}, name)
+
     def close(self) -> None:
         """Releases the environments."""
         self.train.envs.close()

@@ -87,6 +87,14 @@ def adam(parameters: Iterable[nn.Parameter], lr: float, eps: float = 1e-8) -> to
     return torch.optim.Adam(list(parameters), lr=lr, eps=eps, fused=True)
 
 
+def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Restores an optimizer's moments; rates and decays stay this run's, whatever those of the saved one were."""
+    own = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(dict(state))
+    for group, values in zip(optimizer.param_groups, own, strict=True):
+        group.update(values)
+
+
 @torch.no_grad()
 def blend_target(target: nn.Module, source: nn.Module, tau: float) -> None:
     """Target <- (1 - tau) target + tau source; tau = 1 copies."""

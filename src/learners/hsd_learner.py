@@ -24,7 +24,7 @@ from components.schedules import UpdateSchedule
 from controllers.base import Clock
 from controllers.hsd_controller import HsdController
 from envs.base import AGENT_REWARD, EnvInfo
-from learners.base import Learner, Metrics, adam, blend_target, read_metrics, step
+from learners.base import Learner, Metrics, adam, blend_target, load_optimizer, read_metrics, step
 from learners.returns import Segments, segments
 from modules.mixers.base import UNAVAILABLE, Mixer, mix
 
@@ -190,15 +190,26 @@ class HsdLearner(Learner):
         r_i is what agent i earns whatever its task: nobody gives it one.
         """
         extrinsic = batch[AGENT_REWARD][:, :-1] if self._splits else batch["reward"][:, :-1]
+        if self.alpha == 1.0:  # What the decoder says counts nothing yet.
+            return extrinsic.expand(-1, -1, batch["skills"].shape[2])
         return self.alpha * extrinsic + (1.0 - self.alpha) * self.intrinsic_rewards(batch)
 
     def intrinsic_rewards(self, batch: EpisodeBatch) -> Tensor:
-        """[B, T, N] p(z_i | tau_i) at the last step of each whole segment, 0 elsewhere."""
+        """[B, T, N] p(z_i | tau_i) at the last step of each whole segment that counts, 0 elsewhere."""
         last = self.controller.options.segment_length - 1
         rewards = torch.zeros(batch["skills"][:, :-1].shape[:-1], device=batch.device)
         at_ends = slice(last, None, last + 1)
         rewards[:, at_ends] = self.controller.recognized(batch)[:, :-1][:, at_ends].nan_to_num(0.0)
+        episode, start = self.controller.whole_segments(batch)
+        rewards[episode, start + last] *= self._counts(batch, episode, start)
         return rewards
+
+    def _counts(self, batch: EpisodeBatch, episode: Tensor, start: Tensor) -> Tensor:
+        """[S, N] 1 for an agent that lived for half of the segment or more: the decoder knows no others."""
+        if not self._knows_the_dead:
+            return torch.ones(len(episode), batch["skills"].shape[2], device=batch.device)
+        steps = start.unsqueeze(1) + torch.arange(self.controller.options.segment_length, device=start.device)
+        return (batch["agent_alive"][episode.unsqueeze(1), steps].float().mean(1) >= 0.5).float()
 
     def decoder_loss(self, batch: EpisodeBatch) -> Loss | None:
         """Cross-entropy of the skills given the whole segments in which the agent lived for half the time or more.
@@ -210,10 +221,7 @@ class HsdLearner(Learner):
             return None
         logits = self.controller.recognize(batch, episode, start)
         skills = batch["skills"][episode, start].squeeze(-1)
-        counts = torch.ones_like(logits[..., 0])
-        if self._knows_the_dead:
-            steps = start.unsqueeze(1) + torch.arange(self.controller.options.segment_length, device=start.device)
-            counts = (batch["agent_alive"][episode.unsqueeze(1), steps].float().mean(1) >= 0.5).float()
+        counts = self._counts(batch, episode, start)
         total = counts.sum().clamp(min=1.0)
         loss = (functional.cross_entropy(logits.transpose(1, 2), skills, reduction="none") * counts).sum() / total
         right = (logits.argmax(-1) == skills).float()
@@ -236,6 +244,6 @@ class HsdLearner(Learner):
         self.mixer.load_state_dict(state["mixer"])
         self.targets.load_state_dict(state["targets"])
         for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
+            load_optimizer(optimizer, state["optimizers"][name])
         self._rhythm.load_state_dict(state["rhythm"])
         self.alpha, self._decoded, self.updates = state["alpha"], state["decoded"], state["updates"]

@@ -22,7 +22,7 @@ from components.schedules import UpdateSchedule
 from controllers.base import Array, Clock
 from controllers.basic_controller import BasicController
 from envs.base import EnvInfo
-from learners.base import Learner, Metrics, adam, blend_target, read_metrics, step
+from learners.base import Learner, Metrics, adam, blend_target, load_optimizer, read_metrics, step
 from learners.returns import td_lambda_targets
 from modules.mixers.base import UNAVAILABLE, Mixer, mix
 
@@ -77,7 +77,8 @@ class TargetLearner(Learner):
         for _ in range(self._rhythm.due(clock.episodes, ready=len(buffer) >= self.needs_episodes)):
             metrics = self.learn(buffer.sample(self.options.batch_size).to(self.device))
             self.updates += 1
-        if clock.episodes - self._last_target_update >= self.options.target_update_interval:
+        # A move for each interval, however many episodes come in a round.
+        for _ in range((clock.episodes - self._last_target_update) // self.options.target_update_interval):
             blend_target(self.targets, self.nets, self.options.target_update_tau)
             self._last_target_update = clock.episodes
         return None if metrics is None else read_metrics(metrics)
@@ -140,7 +141,7 @@ class TargetLearner(Learner):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.nets.load_state_dict(state["nets"])
         self.targets.load_state_dict(state["targets"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         self._rhythm.load_state_dict(state["rhythm"])
         self._last_target_update = state["last_target_update"]
         self.updates = state["updates"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -80,6 +82,50 @@ def test_the_seed_decides_everything(algorithm: str) -> None:
             found.append(learned(parts))
     assert found[0] == found[1]
     assert found[0] != found[2]
+
+
+def networks(state: Mapping[str, Any]) -> str:
+    """Of everything in a state that is no stream and no rate."""
+    kept = {key: value for key, value in state.items() if key != "rng" and "optimizer" not in key}
+    return fingerprint(kept)
+
+
+def rates(value: Any, path: str = "") -> dict[str, Any]:
+    """What the optimizers of a nested state were given: rates, decays, epsilons."""
+    if not isinstance(value, Mapping):
+        return {}
+    if "param_groups" in value:
+        return {path: [{k: v for k, v in group.items() if k != "params"} for group in value["param_groups"]]}
+    return {where: found for key, part in value.items() for where, found in rates(part, f"{path}/{key}").items()}
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_new_run_from_a_checkpoint_keeps_its_own_chance_and_rates(algorithm: str) -> None:
+    with run(algorithm) as trained:
+        play(trained, start_clock(), 3)
+        state = trained.state_dict(with_buffer=True)
+    with run(algorithm, "seed=2") as fresh, run(algorithm, "seed=2") as untouched:
+        for group in optimizer_groups(fresh.learner):
+            group["lr"] *= 0.5
+        given, own = rates(fresh.learner.state_dict()), untouched.state_dict(with_buffer=False)
+        fresh.start_from(state)
+        found = fresh.state_dict(with_buffer=True)
+        for name in ("controller", "learner"):
+            assert networks(found[name]) == networks(state[name])
+            assert found[name].get("rng") == own[name].get("rng")
+        assert rates(found["learner"]) == given
+        assert fingerprint([found["train_envs"], found["test_envs"]]) == fingerprint(
+            [own["train_envs"], own["test_envs"]]
+        )
+        assert fingerprint(found["buffer"]["data"]) == fingerprint(state["buffer"]["data"])
+        assert found["buffer"]["rng"] == untouched.buffer.state_dict()["rng"]
+
+
+def optimizer_groups(learner: Any) -> Iterator[dict[str, Any]]:
+    for value in vars(learner).values():
+        for part in value.values() if isinstance(value, dict) else [value]:
+            if isinstance(part, torch.optim.Optimizer):
+                yield from part.param_groups
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

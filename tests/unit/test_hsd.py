@@ -263,6 +263,28 @@ def test_the_dead_do_not_teach_the_decoder() -> None:
     assert built.decoder_loss(batch[1:]) is None
 
 
+def test_the_dead_earn_nothing_from_the_decoder_that_does_not_know_them() -> None:
+    built = hsd(LONG)
+    batch = with_skills(built, episodes([8], [True], LONG))
+    everyone = built.intrinsic_rewards(batch)
+    built._knows_the_dead = True
+    batch.data["agent_alive"] = torch.ones(1, 14, 2, dtype=torch.bool)
+    batch.data["agent_alive"][0, 3:, 1] = False  # lives 3 steps of the first segment of 4, none of the second
+    found = built.intrinsic_rewards(batch)
+    assert float(everyone[0, 7, 1]) > 0
+    expected = everyone.clone()
+    expected[0, 7, 1] = 0.0
+    assert torch.equal(found, expected)
+
+
+def test_while_alpha_is_1_the_decoder_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = hsd(LONG, alpha_start=1.0)
+    batch = with_skills(built, episodes([8, 3], [True, False], LONG))
+    expected = batch["reward"][:, :-1] + 0.0 * built.intrinsic_rewards(batch)
+    monkeypatch.setattr(built, "intrinsic_rewards", lambda _: pytest.fail("asked"))
+    assert torch.equal(built.low_rewards(batch), expected)
+
+
 def test_alpha_falls_after_each_successful_evaluation_to_its_floor() -> None:
     built = hsd()
     seen = []

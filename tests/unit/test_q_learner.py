@@ -163,6 +163,18 @@ def test_targets_are_updated_by_episodes_not_by_calls() -> None:
     assert learner(AGENTS["mlp"], batch_size=9, episodes_per_update=1).update(buffer, Clock(50, 8, 1000)) is None
 
 
+def test_targets_move_as_far_whether_episodes_come_eight_or_thirty_two_at_a_time() -> None:
+    found = []
+    for count in (8, 32):
+        built = learner(AGENTS["mlp"], VDNMixer, target_update_interval=8, target_update_tau=0.08, batch_size=9)
+        for net in built.nets.parameters():
+            net.data.add_(1.0)
+        for episodes_so_far in range(count, 65, count):
+            built.update(filled_buffer(), Clock(episodes_so_far * 7, episodes_so_far, 10_000))
+        found.append(built.targets.state_dict()["agent.layers.0.weight"])
+    assert torch.equal(*found)
+
+
 def filled_buffer() -> ReplayBuffer:
     fields = episode_fields(INFO, ("obs", "state", "avail_actions"), (), {})
     buffer = ReplayBuffer(fields, 16, INFO.episode_limit + 1, INFO.n_actions, np.random.default_rng(0))
