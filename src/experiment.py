@@ -100,6 +100,11 @@ def _start(config: Config, parts: Parts) -> Position:
         else:
             parts.start_from(checkpoint.state)
         steps, episodes = checkpoint.state["position"]["env_steps"], checkpoint.state["position"]["episodes"]
+        if not run.evaluate and run.t_max <= steps:
+            raise UserError(
+                f"t_max = {run.t_max}: the checkpoint has {steps} env steps already, so that nothing would be "
+                f"trained; use t_max > {steps}"
+            )
     return Position(steps, episodes, steps, steps, steps + run.save_model_interval, trained=run.evaluate)
 
 
@@ -144,7 +149,7 @@ def _recorded(session: Session, sacred: Any, folder: Path) -> Path:
         "test_episodes": config.run.final_nepisode,
         "test": dict.fromkeys(TEST_KEYS) | test,
     }
-    for lack in parts.learner.not_begun():
+    for lack in [] if config.run.evaluate else parts.learner.not_begun():
         played = f"{session.position.env_steps:,}"
         get_logger().warning("%s did not learn as it should: in %s env steps %s", config.run.learner, played, lack)
     _write_record(folder / "summary.json", summary)

@@ -49,7 +49,7 @@ def n_step_returns(
     discount = gamma * (1.0 - terminated)
     returns = rewards + discount * next_values
     follows = mask[:, 1:] > 0
-    for _ in range(n - 1):
+    for _ in range(min(n, rewards.shape[1]) - 1):  # nothing is left to add after as many steps as there are
         after = torch.where(follows, returns[:, 1:], next_values[:, :-1])
         returns = rewards + discount * torch.cat([after, next_values[:, -1:]], 1)
     return returns
@@ -110,7 +110,7 @@ def n_step_segments(cut: Segments, n: int) -> Segments:
     # Decisions are in order, so that the next row is the next decision wherever the episode goes on.
     goes_on = cut.discount > 0
     following = (torch.arange(len(end), device=end.device) + 1).clamp(max=max(len(end) - 1, 0))
-    for _ in range(n - 1):
+    for _ in range(min(n, len(end)) - 1):
         ret = torch.where(goes_on, cut.ret + cut.discount * ret[following], cut.ret)
         end = torch.where(goes_on, end[following], cut.end)
         discount = torch.where(goes_on, cut.discount * discount[following], cut.discount)

@@ -22,6 +22,23 @@ def test_a_continued_run_saves_at_its_interval_from_where_it_starts(tmp_path: Pa
     assert found == {"90", "120"}
 
 
+def test_a_checkpoint_of_another_optimizer_or_beyond_t_max_is_refused_and_an_evaluation_lacks_no_update(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    game = ["--config=qmix", "--env-config=matrix_game", "with", "batch_size_run=2", "test_nepisode=0", "batch_size=2"]
+    game += ["final_nepisode=2", "replay_nepisode=0", "episodes_per_update=2", f"local_results_path={tmp_path}"]
+    assert main([*game, "t_max=40"]) == 0
+    saved = f"checkpoint_path={next(tmp_path.glob('sacred/*/*/1/checkpoints/40'))}"
+    capsys.readouterr()
+    assert main([*game, "t_max=80", saved, "optimizer=adam"]) == 2
+    assert "optimizer.param_groups.0.betas.0: missing in the checkpoint" in capsys.readouterr().err
+    assert main([*game, "t_max=40", saved]) == 2
+    assert "the checkpoint has 40 env steps already" in capsys.readouterr().err
+    assert main([*game, "evaluate=true", saved]) == 0
+    assert "no update was due" not in capsys.readouterr().err
+    assert main([*game, "t_max=80", saved, "lr=0.0007", "batch_size_run=4"]) == 0
+
+
 @pytest.mark.parametrize(
     ("config", "override", "lack"),
     [

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from learners.returns import n_step_segments, segments, td_lambda_targets
+from learners.returns import n_step_returns, n_step_segments, segments, td_lambda_targets
 
 GAMMA = 0.9
 
@@ -44,6 +44,18 @@ def test_td_lambda_is_the_weighted_mean_of_n_step_returns(lam: float, per_agent:
             for t in range(length):
                 expected = forward_view(r, v, end, GAMMA, lam, t)
                 assert float(targets[b, t, k]) == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_more_steps_than_an_episode_has_are_its_whole_return_and_take_no_longer() -> None:
+    generator = torch.Generator().manual_seed(4)
+    rewards, values = torch.randn(2, 5, 1, generator=generator), torch.randn(2, 5, 1, generator=generator)
+    mask = torch.tensor([[1.0] * 5, [1.0, 1.0, 1.0, 0.0, 0.0]]).unsqueeze(-1)
+    terminated = torch.zeros(2, 5, 1)
+    terminated[1, 2] = 1.0
+    found = n_step_returns(rewards, values, terminated, mask, GAMMA, 10**18)
+    assert torch.equal(found, n_step_returns(rewards, values, terminated, mask, GAMMA, 5))
+    expected = forward_view(rewards[1, :3, 0].tolist(), values[1, :3, 0].tolist(), True, GAMMA, 1.0, 0)
+    assert float(found[1, 0, 0]) == pytest.approx(expected, rel=1e-5)
 
 
 def test_td_lambda_does_not_write_into_its_inputs() -> None:
