@@ -71,17 +71,37 @@ class Parts:
     def start_from(self, state: Mapping[str, Any]) -> None:
         """Takes what another run learned, and stored if that was saved.
 
-        Environments and random streams stay those of this run's seed, so that runs from one checkpoint differ.
+        Environments and random streams stay those of this run's seed, so that runs from one checkpoint differ, and the
+        optimizers' rates those of its options.
         """
         parts: dict[str, Any] = {"controller": self.controller, "learner": self.learner}
         for name, part in (parts | ({"buffer": self.buffer} if "buffer" in state else {})).items():
-            own = part.state_dict()
-            load_into(part, {**state[name], **({"rng": own["rng"]} if "rng" in own else {})}, name)
+            load_into(part, _with_own(state[name], part.state_dict()), name)
 
     def close(self) -> None:
         """Releases the environments."""
         self.train.envs.close()
         self.test.envs.close()
+
+
+def _with_own(saved: Any, own: Any) -> Any:
+    """A saved state with the random streams of ``own`` and what its optimizers were given."""
+    if not isinstance(saved, Mapping) or not isinstance(own, Mapping):
+        return saved
+    if "param_groups" in saved and "param_groups" in own:
+        return {**saved, "param_groups": _same_kind(saved["param_groups"], own["param_groups"])}
+    return {key: own[key] if key == "rng" else _with_own(value, own.get(key)) for key, value in saved.items()}
+
+
+def _same_kind(saved: list[dict[str, Any]], own: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """``own``, if its optimizer takes what the saved one takes: another one cannot go on with its moments."""
+    differ = {key for mine, theirs in zip(own, saved, strict=False) for key in mine.keys() ^ theirs.keys()}
+    if differ:
+        raise UserError(
+            f"the checkpoint is of another optimizer than this run's (they differ in {', '.join(sorted(differ))}): "
+            f"train on with the optimizer that it was made with"
+        )
+    return own
 
 
 def build(config: Config) -> Parts:

@@ -23,7 +23,7 @@ from components.schedules import UpdateSchedule
 from controllers.actor_controller import ActorController
 from controllers.base import Clock
 from envs.base import EnvInfo
-from learners.base import Learner, Metrics, blend_target, load_optimizer, read_metrics, step
+from learners.base import Learner, Metrics, blend_target, read_metrics, step
 from modules.masked_policy import logit_penalty, mask_logits
 from modules.stacked import clip_each_agent_
 
@@ -193,8 +193,8 @@ class ActorCriticLearner(Learner):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.critic.load_state_dict(state["critic"])
         self.targets.load_state_dict(state["targets"])
-        load_optimizer(self.actor_optimizer, state["actor_optimizer"])
-        load_optimizer(self.critic_optimizer, state["critic_optimizer"])
+        self.actor_optimizer.load_state_dict(state["actor_optimizer"])
+        self.critic_optimizer.load_state_dict(state["critic_optimizer"])
         self._rhythm.load_state_dict(state["rhythm"])
         load_rng_state(self._rng, state["rng"])
         self.updates = state["updates"]

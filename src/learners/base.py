@@ -87,21 +87,6 @@ def adam(parameters: Iterable[nn.Parameter], lr: float, eps: float = 1e-8) -> to
     return torch.optim.Adam(list(parameters), lr=lr, eps=eps, fused=True)
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Restores an optimizer's moments; rates and decays stay this run's, whatever those of the saved one were.
-
-    Raises:
-        ValueError: the state is of another kind of optimizer.
-    """
-    for group, saved in zip(optimizer.param_groups, state["param_groups"], strict=True):
-        if group.keys() != saved.keys():
-            raise ValueError(f"another optimizer: it differs in {sorted(group.keys() ^ saved.keys())}")
-    own = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-    optimizer.load_state_dict(dict(state))
-    for group, values in zip(optimizer.param_groups, own, strict=True):
-        group.update(values)
-
-
 @torch.no_grad()
 def blend_target(target: nn.Module, source: nn.Module, tau: float) -> None:
     """Target <- (1 - tau) target + tau source; tau = 1 copies."""

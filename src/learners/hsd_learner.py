@@ -24,7 +24,7 @@ from components.schedules import UpdateSchedule
 from controllers.base import Clock
 from controllers.hsd_controller import HsdController
 from envs.base import AGENT_REWARD, EnvInfo
-from learners.base import Learner, Metrics, adam, blend_target, load_optimizer, read_metrics, step
+from learners.base import Learner, Metrics, adam, blend_target, read_metrics, step
 from learners.returns import Segments, segments
 from modules.mixers.base import UNAVAILABLE, Mixer, mix
 
@@ -244,6 +244,6 @@ class HsdLearner(Learner):
         self.mixer.load_state_dict(state["mixer"])
         self.targets.load_state_dict(state["targets"])
         for name, optimizer in self.optimizers.items():
-            load_optimizer(optimizer, state["optimizers"][name])
+            optimizer.load_state_dict(state["optimizers"][name])
         self._rhythm.load_state_dict(state["rhythm"])
         self.alpha, self._decoded, self.updates = state["alpha"], state["decoded"], state["updates"]

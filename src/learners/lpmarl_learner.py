@@ -23,7 +23,7 @@ from controllers.base import Clock
 from controllers.lpmarl_controller import LpmarlController
 from controllers.task_structure import network_dims
 from envs.base import EnvInfo
-from learners.base import Learner, Metrics, adam, blend_target, load_optimizer, read_metrics, step
+from learners.base import Learner, Metrics, adam, blend_target, read_metrics, step
 from learners.lpmarl_batches import HighBatch, LowBatch, sample_high, sample_low
 from learners.lpmarl_high import HIGH_LEVELS
 from learners.lpmarl_options import UNAVAILABLE, LpmarlLearnerOptions
@@ -213,7 +213,7 @@ class LpmarlLearner(Learner):
         self.critic.load_state_dict(state["critic"])
         self.target.load_state_dict(state["target"])
         for name, optimizer in self.optimizers.items():
-            load_optimizer(optimizer, state["optimizers"][name])
+            optimizer.load_state_dict(state["optimizers"][name])
         self._rhythm.load_state_dict(state["rhythm"])
         load_rng_state(self._rng, state["rng"])
         self.updates = state["updates"]

@@ -24,7 +24,7 @@ from components.registry import Options
 from controllers.base import Clock
 from controllers.policy_controller import PolicyController
 from envs.base import EnvInfo
-from learners.base import Learner, Metrics, adam, load_optimizer, read_metrics, step
+from learners.base import Learner, Metrics, adam, read_metrics, step
 from learners.on_policy import NewEpisodes, entropy_of, has_choice
 from learners.returns import td_lambda_targets
 from modules.agents.base import ValueAgent
@@ -229,7 +229,7 @@ class PpoLearner(Learner):
         self.critic.load_state_dict(state["critic"])
         self.value_norm.load_state_dict(state["value_norm"])
         for name, optimizer in self.optimizers.items():
-            load_optimizer(optimizer, state["optimizers"][name])
+            optimizer.load_state_dict(state["optimizers"][name])
         self._new.load_state_dict(state["new"])
         load_rng_state(self._rng, state["rng"])
         self.updates = state["updates"]

@@ -22,7 +22,7 @@ from components.schedules import UpdateSchedule
 from controllers.base import Array, Clock
 from controllers.basic_controller import BasicController
 from envs.base import EnvInfo
-from learners.base import Learner, Metrics, adam, blend_target, load_optimizer, read_metrics, step
+from learners.base import Learner, Metrics, adam, blend_target, read_metrics, step
 from learners.returns import td_lambda_targets
 from modules.mixers.base import UNAVAILABLE, Mixer, mix
 
@@ -141,7 +141,7 @@ class TargetLearner(Learner):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.nets.load_state_dict(state["nets"])
         self.targets.load_state_dict(state["targets"])
-        load_optimizer(self.optimizer, state["optimizer"])
+        self.optimizer.load_state_dict(state["optimizer"])
         self._rhythm.load_state_dict(state["rhythm"])
         self._last_target_update = state["last_target_update"]
         self.updates = state["updates"]

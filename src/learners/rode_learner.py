@@ -21,7 +21,7 @@ from components.random import load_rng_state, rng_state
 from controllers.base import Clock
 from controllers.rode_controller import RodeController
 from envs.base import AGENT_REWARD, EnvInfo
-from learners.base import Metrics, load_optimizer, step
+from learners.base import Metrics, step
 from learners.q_learner import QLearnerOptions, TargetLearner, best_choice, make_optimizer
 from learners.returns import segments
 from modules.action_encoder import ActionEncoder, cluster, role_sets
@@ -201,5 +201,5 @@ class RodeLearner(TargetLearner):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.encoder.load_state_dict(state["encoder"])
-        load_optimizer(self.encoder_optimizer, state["encoder_optimizer"])
+        self.encoder_optimizer.load_state_dict(state["encoder_optimizer"])
         load_rng_state(self._rng, state["rng"])

@@ -26,7 +26,7 @@ from components.registry import Options
 from controllers.base import Clock
 from controllers.policy_controller import SeparatePolicyController, log_policy
 from envs.base import EnvInfo
-from learners.base import Learner, Metrics, adam, load_optimizer, read_metrics, step
+from learners.base import Learner, Metrics, adam, read_metrics, step
 from learners.on_policy import NewEpisodes, entropy_of, has_choice, parts_of
 from learners.returns import n_step_returns
 from modules.agents.separate_mlp_agent import SeparateMLPAgent
@@ -179,7 +179,7 @@ class SeacLearner(Learner):
     @override
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.critic.load_state_dict(state["critic"])
-        load_optimizer(self.optimizer, state["optimizer"])
+        self.optimizer.load_state_dict(state["optimizer"])
         self._new.load_state_dict(state["new"])
         load_rng_state(self._rng, state["rng"])
         self.updates = state["updates"]

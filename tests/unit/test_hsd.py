@@ -271,7 +271,7 @@ def test_the_dead_earn_nothing_from_the_decoder_that_does_not_know_them() -> Non
     batch.data["agent_alive"] = torch.ones(1, 14, 2, dtype=torch.bool)
     batch.data["agent_alive"][0, 3:, 1] = False  # lives 3 steps of the first segment of 4, none of the second
     found = built.intrinsic_rewards(batch)
-    assert float(everyone[0, 7, 1]) > 0
+    assert everyone[0, 7, 1] > 0
     expected = everyone.clone()
     expected[0, 7, 1] = 0.0
     assert torch.equal(found, expected)
