@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from components.episode_buffer import EpisodeBatch, ReplayBuffer
 from components.random import load_rng_state, rng_state
+from components.schedules import UpdateSchedule
 from controllers.base import Clock
 from controllers.rode_controller import RodeController
 from envs.base import AGENT_REWARD, EnvInfo
@@ -44,7 +45,9 @@ class RodeLearnerOptions(QLearnerOptions):
 
 
 class RodeLearner(TargetLearner):
-    """TD losses of actions and of roles in one step; until there are roles, one of the action encoder beside it.
+    """TD losses of actions and of roles in one step; until there are roles, the action encoder learns beside them.
+
+    The encoder has one update per episode whatever ``episodes_per_update``: roles are made of it once, for good.
 
     Args:
         controller: acts and unrolls the networks.
@@ -73,11 +76,14 @@ class RodeLearner(TargetLearner):
         nets |= {name: mixer(info.n_agents, info.state_shape, count).to(device) for name, count in choices.items()}
         super().__init__(nn.ModuleDict(nets), options, device)
         self.splits = options.level_rewards == "split" and info.tasks is not None
-        self.rewards = ("reward_high", AGENT_REWARD) if self.splits else ()
+        if self.splits:
+            self.rewards = ("reward_high", AGENT_REWARD)
+            self.fields = (*self.fields, "agent_alive")
         self.encoder = ActionEncoder(
             info.obs_shape, info.n_agents, info.n_actions, options.state_latent_dim, self.agent.action_latent_dim
         ).to(device)
         self.encoder_optimizer = make_optimizer(self.encoder.parameters(), options)
+        self._encoder_rhythm = UpdateSchedule(1.0)
         self._first_task_action = info.tasks.first_task_action if info.tasks else None
         self._rng = rng
 
@@ -89,10 +95,16 @@ class RodeLearner(TargetLearner):
     @override
     def update(self, buffer: ReplayBuffer, clock: Clock) -> Metrics | None:
         metrics = super().update(buffer, clock)
-        due = clock.env_steps >= self.options.role_action_spaces_update_start
-        if due and self.updates > 0 and not self.has_roles:
+        if self.has_roles:
+            return metrics
+        loss: Tensor | None = None
+        for _ in range(self._encoder_rhythm.due(clock.episodes, ready=len(buffer) >= self.needs_episodes)):
+            loss = self.learn_encoder(buffer.sample(self.options.batch_size).to(self.device))
+        if loss is None:
+            return metrics
+        if clock.env_steps >= self.options.role_action_spaces_update_start:
             self.make_roles(clock)
-        return metrics
+        return (metrics or {}) | {"encoder_loss": float(loss)}
 
     @override
     def not_begun(self) -> list[str]:
@@ -100,15 +112,12 @@ class RodeLearner(TargetLearner):
         wait = f"no roles were made: they wait for {start:,} env steps (role_action_spaces_update_start)"
         return [*super().not_begun(), *([] if self.has_roles else [wait])]
 
-    @override
-    def learn(self, batch: EpisodeBatch) -> dict[str, Tensor]:
-        metrics = super().learn(batch)
-        if not self.has_roles:
-            actions = batch["actions_onehot"][:, :-1]
-            loss = self.encoder.loss(batch["obs"], actions, batch["reward"][:, :-1], batch.mask())
-            step(self.encoder_optimizer, loss, self.options.grad_norm_clip)
-            metrics["encoder_loss"] = loss.detach()
-        return metrics
+    def learn_encoder(self, batch: EpisodeBatch) -> Tensor:
+        """One gradient step of the action encoder; returns its loss."""
+        actions = batch["actions_onehot"][:, :-1]
+        loss = self.encoder.loss(batch["obs"], actions, batch["reward"][:, :-1], batch.mask())
+        step(self.encoder_optimizer, loss, self.options.grad_norm_clip)
+        return loss.detach()
 
     @torch.no_grad()
     def make_roles(self, clock: Clock) -> None:
@@ -183,17 +192,19 @@ class RodeLearner(TargetLearner):
         return steps % self.controller.options.role_interval == 0
 
     def _rewards(self, batch: EpisodeBatch) -> tuple[Tensor, Tensor]:
-        """[B, T, 1] rewards of the roles and of the actions."""
+        """[B, T, 1] rewards of the roles and of the actions; what agents earn is a mean over those at the start."""
         if not self.splits:
             return batch["reward"][:, :-1], batch["reward"][:, :-1]
-        earned = batch[AGENT_REWARD][:, :-1].mean(-1, keepdim=True)
-        return batch["reward_high"][:, :-1], earned
+        earned = batch[AGENT_REWARD][:, :-1].sum(-1, keepdim=True)
+        present = batch["agent_alive"][:, :1].sum(-1, keepdim=True).clamp(min=1)
+        return batch["reward_high"][:, :-1], earned / present
 
     @override
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {
             "encoder": self.encoder.state_dict(),
             "encoder_optimizer": self.encoder_optimizer.state_dict(),
+            "encoder_rhythm": self._encoder_rhythm.state_dict(),
             "rng": rng_state(self._rng),
         }
 
@@ -202,4 +213,5 @@ class RodeLearner(TargetLearner):
         super().load_state_dict(state)
         self.encoder.load_state_dict(state["encoder"])
         self.encoder_optimizer.load_state_dict(state["encoder_optimizer"])
+        self._encoder_rhythm.load_state_dict(state["encoder_rhythm"])
         load_rng_state(self._rng, state["rng"])

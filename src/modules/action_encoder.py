@@ -115,7 +115,8 @@ def role_sets(labels: NDArray[np.int64], first_task_action: int | None) -> NDArr
     Every cluster is a role, and every role may do nothing (action 0). Where actions name tasks (enemies), the official
     rule: counted without no-op and stop, a cluster of two actions is a role as it is, a larger one gets all actions
     that name no task, a smaller one is dropped; copies of the first roles make it three, and where none is left all
-    three have every action.
+    three have every action. Against the official rule, an action that no role is left with goes to all of them: no
+    greedy agent would ever take it.
 
     Args:
         labels: cluster of each action.
@@ -126,6 +127,7 @@ def role_sets(labels: NDArray[np.int64], first_task_action: int | None) -> NDArr
         size = sets[:, IDLE:].sum(1)
         sets[size >= 3, :first_task_action] = True
         sets = sets[size >= 2] if (size >= 2).any() else np.ones((1, len(labels)), np.bool_)
+        sets[:, ~sets.any(0)] = True
         sets = np.resize(sets, (max(len(sets), FEWEST_ROLES), len(labels)))
     sets[:, 0] = True
     return sets
