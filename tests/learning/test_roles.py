@@ -110,6 +110,6 @@ def test_rode_makes_roles_of_actions_with_equal_effects(seed: int) -> None:
     learner.update(buffer, Clock(999, 300, 10_000))
     assert learner.updates == 300
     assert not learner.has_roles
-    learner.update(buffer, Clock(1000, 300, 10_000))
+    learner.update(buffer, Clock(1000, 301, 10_000))
     found = {tuple(np.flatnonzero(row).tolist()) for row in controller.agent.role_actions[controller.agent.role_exists]}
     assert found == {(0, 1), (0, 2, 3), (0, 4, 5), (0, 6, 7)}
