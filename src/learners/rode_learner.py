@@ -113,9 +113,9 @@ class RodeLearner(TargetLearner):
         return [*super().not_begun(), *([] if self.has_roles else [wait])]
 
     def learn_encoder(self, batch: EpisodeBatch) -> Tensor:
-        """One gradient step of the action encoder; returns its loss."""
+        """One gradient step of the action encoder, with the reward that actions learn from; returns its loss."""
         actions = batch["actions_onehot"][:, :-1]
-        loss = self.encoder.loss(batch["obs"], actions, batch["reward"][:, :-1], batch.mask())
+        loss = self.encoder.loss(batch["obs"], actions, self._rewards(batch)[1], batch.mask())
         step(self.encoder_optimizer, loss, self.options.grad_norm_clip)
         return loss.detach()
 
