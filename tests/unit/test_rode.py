@@ -328,7 +328,7 @@ def test_clusters_of_separate_points_are_found_and_equal_points_leave_clusters_e
         # Navigation: every cluster, with action 0; together they have all actions.
         ([0, 1, 1, 2, 2], None, [[1, 0, 0, 0, 0], [1, 1, 1, 0, 0], [1, 0, 0, 1, 1]]),
         ([2, 2, 2, 0, 0], None, [[1, 0, 0, 1, 1], [1, 1, 1, 0, 0]]),
-        # Two actions beside no-op and stop: as it is. Three: with all moves. The single attack 9 is no role: all have it.
+        # Two actions beside no-op and stop: as it is. Three: with all moves. The single attack 9 goes to all.
         (
             [0, 0, 0, 0, 1, 1, 2, 2, 2, 3],
             6,
