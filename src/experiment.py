@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from compat import install as install_tensorboard_logger
-from components.checkpoint import Checkpoint, load_checkpoint, load_into, require_same, save_checkpoint
-from components.checkpoint_folders import RESUME
+from components.checkpoint import Checkpoint, load_into, require_same, save_checkpoint
+from components.checkpoint_folders import RESUME, load_model
 from components.config import Config
 from components.errors import RunFailed, UserError
 from components.files import write_json_atomic
@@ -92,7 +92,7 @@ def _start(config: Config, parts: Parts) -> Position:
     """
     run, steps, episodes = config.run, 0, 0
     if run.checkpoint_path:
-        checkpoint = load_checkpoint(Path(run.checkpoint_path))
+        _, checkpoint = load_model(Path(run.checkpoint_path), get_logger().warning)
         keys = ("algorithm", "env") if run.evaluate else ("algorithm", "env", "env_args")
         require_same(checkpoint.meta, about(config), keys)
         if run.evaluate:

@@ -51,11 +51,16 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"--episodes {given.episodes}: at least 1")
     _require_writable(given.output)
     settings = list(itertools.product(*(_variants(text) for text in given.vary)))
-    rows = [
-        evaluated(path, [*overrides, *setting], setting, given.episodes) for path in given.paths for setting in settings
-    ]
-    rows = _chosen(rows, given.metrics)
-    show(_markdown(rows))
+    asked = [(path, setting) for path in given.paths for setting in settings]
+    # A later row that cannot be played is told before the first is: hours may lie between.
+    for path, setting in asked[1:]:
+        _load(path, [*overrides, *setting], given.episodes).parts.close()
+    rows = [evaluated(path, [*overrides, *setting], setting, given.episodes) for path, setting in asked]
+    try:
+        rows = _chosen(rows, given.metrics)
+    finally:
+        # A metric that is not there leaves them all.
+        show(_markdown(rows))
     if given.output is not None:
         try:
             write_text_atomic(given.output, _WRITERS[given.output.suffix](rows))
@@ -88,8 +93,7 @@ def evaluated(path: Path, overrides: Sequence[str], setting: Sequence[str], n_ep
         setting: those of them that become columns.
         n_episodes: how many are played.
     """
-    sizes = [f"final_nepisode={n_episodes}", "test_nepisode=0"]
-    trained = load_trained(path, [*overrides, *sizes])
+    trained = _load(path, overrides, n_episodes)
     try:
         found = greedy_episodes(trained.parts.test, trained.clock, n_episodes)
     finally:
@@ -98,6 +102,10 @@ def evaluated(path: Path, overrides: Sequence[str], setting: Sequence[str], n_ep
     about = _about(path, trained)
     others = {key: value for key, value in varied.items() if key not in about}
     return about | others | {"episodes": n_episodes} | _summaries(found)
+
+
+def _load(path: Path, overrides: Sequence[str], n_episodes: int) -> Trained:
+    return load_trained(path, [*overrides, f"final_nepisode={n_episodes}", "test_nepisode=0"])
 
 
 def _about(path: Path, trained: Trained) -> Row:

@@ -64,7 +64,7 @@ class RunOptions(Options):
     checkpoint_minutes: float = Field(
         description="minutes between full states for an exact resume; 0 = only when the run is stopped", ge=0
     )
-    checkpoint_path: str = Field(description='checkpoint to start from; "" = none')
+    checkpoint_path: str = Field(description='checkpoint, or run (its newest), to start from; "" = none')
     evaluate: bool = Field(description="only evaluate, no training")
     local_results_path: str = Field(description="folder of all runs", min_length=1)
 

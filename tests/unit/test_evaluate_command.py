@@ -190,6 +190,18 @@ def test_a_mistake_is_named(run: Path, arguments: list[str], parts: list[str], c
         assert part in printed
 
 
+def test_a_row_that_cannot_be_played_is_told_before_any_is_and_an_unknown_metric_after_the_table(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: Printed
+) -> None:
+    assert evaluate(run, "--episodes", 2, "--metrics", "sucess") == 2
+    printed = capsys.readouterr()
+    assert "unknown metric 'sucess'" in printed.err
+    assert "| 320 |" in printed.out
+    monkeypatch.setattr("commands.evaluate.greedy_episodes", lambda *_: pytest.fail("a row was played"))
+    assert evaluate(run, "--episodes", 2, "--vary", "graph_hidden_dim=32,16") == 2
+    assert "does not fit controller" in capsys.readouterr().err
+
+
 def test_a_size_that_a_checkpoint_cannot_take_is_told_with_the_reason(tmp_path: Path, capsys: Printed) -> None:
     words = ["t_max=100", "test_nepisode=1", "final_nepisode=1", "batch_size_run=2", "replay_nepisode=0"]
     words = ["--config=qmix", "--env-config=constrained_navigation", "with", *words, f"local_results_path={tmp_path}"]
@@ -208,7 +220,7 @@ def test_folders_without_checkpoints_are_described(run: Path, tmp_path: Path, ca
     (tmp_path / "pymarl" / "agent.th").touch()
     for name, words in {
         "nowhere": "no such folder",
-        "empty": "there is: nothing",
+        "empty": "it is empty",
         "pymarl": "agent.th",
     }.items():
         assert evaluate(tmp_path / name) == 2

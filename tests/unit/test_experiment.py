@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,11 @@ def test_a_continued_run_saves_at_its_interval_from_where_it_starts(tmp_path: Pa
     assert main(["with", *QUICK, *go_on, f"local_results_path={second}"]) == 0
     found = {path.name for path in second.glob("sacred/*/*/1/checkpoints/*")}
     assert found == {"90", "120"}
+    # A run's folder stands for its newest checkpoint.
+    of_run = ["t_max=150", f"checkpoint_path={next(second.glob('sacred/*/*/1'))}"]
+    assert main(["with", *QUICK, *of_run, f"local_results_path={tmp_path / 'third'}"]) == 0
+    assert [path.name for path in tmp_path.glob("third/sacred/*/*/1/checkpoints/*")] == ["150"]
+    assert json.loads(next(tmp_path.glob("third/sacred/*/*/1/summary.json")).read_text())["env_steps"] == 150
 
 
 def test_a_checkpoint_of_another_optimizer_or_beyond_t_max_is_refused_and_an_evaluation_lacks_no_update(
