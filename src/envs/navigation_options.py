@@ -112,7 +112,7 @@ class NavigationOptions(ConstrainedNavigationOptions):
         return self
 
     @model_validator(mode="after")
-    def _always_the_same_size(self) -> NavigationOptions:
+    def _drawn_sizes_fit(self) -> NavigationOptions:
         if (self.min_agents, self.min_landmarks) != (None, None):
             raise ValueError(
                 f"env_args.min_agents = {self.min_agents} and env_args.min_landmarks = {self.min_landmarks}: plain "

@@ -127,6 +127,7 @@ WRONG = [
     ("constrained_navigation", ["min_agents=0"], r"env_args\.min_agents = 0"),
     ("constrained_navigation", ["min_agents=4", "capacities=[1, 1, 3]"], r"capacities = \[1, 1, 3\] fixes the sizes"),
     ("navigation", ["min_agents=3"], r"plain navigation draws no sizes; use env-config constrained_navigation"),
+    ("navigation", ["min_agents=1"], r"plain navigation draws no sizes"),
 ]
 
 
