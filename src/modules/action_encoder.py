@@ -1,6 +1,6 @@
 """RODE's action encoder: what an action does to the next observation and to the reward says what it is.
 
-Shape legend: B episodes, T steps, N agents, A actions, D length of an action's code.
+Shape legend: B episodes, T steps, S transitions, N agents, A actions, D length of an action's code.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class ActionEncoder(nn.Module):
         return found
 
     def forward(self, obs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, T, N, O] and one-hot [B, T, N, A] -> next observations [B, T, N, O] and team rewards [B, T, N]."""
-        others = actions[:, :, self.others].flatten(-2) if self.others[0] else actions[..., :0]
+        """[S, N, O] and one-hot [S, N, A] -> next observations [S, N, O] and team rewards [S, N]."""
+        others = actions[:, self.others].flatten(-2) if self.others[0] else actions[..., :0]
         joint = torch.cat([self.situation(torch.cat([obs, others], -1)), self.action(actions)], -1)
         return self.next_obs(joint), self.reward(joint).squeeze(-1)
 
@@ -63,10 +63,11 @@ class ActionEncoder(nn.Module):
             rewards: [B, T, 1] of the team.
             mask: [B, T, 1] 1 where there is a transition.
         """
-        next_obs, reward = self(obs[:, :-1], actions)
-        error = torch.linalg.vector_norm(next_obs - obs[:, 1:], dim=-1)
-        error = error + REWARD_WEIGHT * (reward - rewards).square()
-        return (error * mask).sum() / (mask.sum() * error.shape[-1])
+        # Padding is left out before, not masked after: episodes of one batch differ in length by a lot.
+        there = mask.squeeze(-1) > 0
+        next_obs, reward = self(obs[:, :-1][there], actions[there])
+        error = torch.linalg.vector_norm(next_obs - obs[:, 1:][there], dim=-1)
+        return (error + REWARD_WEIGHT * (reward - rewards[there]).square()).mean()
 
 
 def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
