@@ -21,7 +21,6 @@ from components.schedules import linear
 from controllers.base import Clock, Controller, Decision, Rows, numpy_rows
 from envs.base import EnvInfo
 from modules.agents.base import ValueAgent
-from modules.agents.unroll import unroll
 
 
 class InputOptions(Options):
@@ -103,13 +102,14 @@ class AgentController(Controller):
             self._hidden[rows] = hidden
 
     def unroll(self, batch: EpisodeBatch, agent: nn.Module) -> Tensor:
-        """[B, T, N, A] values of whole episodes under a network of this controller's shape; nothing behind their ends.
+        """[B, T, N, A] values of whole episodes under a network of this controller's shape.
 
         Args:
             batch: episodes on the network's device.
             agent: the controller's own network, or a target copy of it.
         """
-        return unroll(agent, batch.lengths() + 1, self.inputs(batch))[0]
+        values: Tensor = agent(self.inputs(batch), None)[0]
+        return values
 
     def inputs(self, batch: EpisodeBatch) -> Tensor:
         """[B, T, N, F] what the network sees in whole episodes."""

@@ -15,7 +15,6 @@ from controllers.base import Array, Clock, Decision, Rows
 from controllers.basic_controller import BasicController, BasicOptions
 from envs.base import EnvInfo
 from modules.agents.ldsa_agent import LdsaAgent, Subtasks
-from modules.agents.unroll import unroll
 
 
 class LdsaController(BasicController):
@@ -53,11 +52,8 @@ class LdsaController(BasicController):
 
     def subtasks(self, batch: EpisodeBatch, agent: nn.Module, noise: Tensor | None) -> Subtasks:
         """[B, T, ...] of whole episodes; arguments as ``unroll`` and :meth:`LdsaAgent.select`."""
-        select = cast(LdsaAgent, agent).select
-        lengths, inputs = batch.lengths() + 1, self.inputs(batch)
-        if noise is None:
-            return Subtasks(*unroll(lambda of, hidden: select(of, hidden, None), lengths, inputs))
-        return Subtasks(*unroll(lambda of, drawn, hidden: select(of, hidden, drawn), lengths, inputs, noise))
+        found: Subtasks = cast(LdsaAgent, agent).select(self.inputs(batch), None, noise)[0]
+        return found
 
     @override
     @torch.no_grad()

@@ -21,7 +21,6 @@ from controllers.base import Array, Clock, Decision, Rows, numpy_rows
 from controllers.basic_controller import AgentController, BasicOptions
 from envs.base import EnvInfo
 from modules.agents.rode_agent import RodeAgent, RoleValues
-from modules.agents.unroll import unroll
 
 # Ranks an action outside of the role below all values of those inside.
 OUTSIDE = -1e9
@@ -111,7 +110,8 @@ class RodeController(AgentController):
             batch: episodes on the network's device.
             agent: the controller's own network, or a target copy of it.
         """
-        return RoleValues(*unroll(agent, batch.lengths() + 1, self.inputs(batch)))
+        values: RoleValues = agent(self.inputs(batch), None)[0]
+        return values
 
     @override
     def explain(self, batch: EpisodeBatch) -> dict[str, Array]:

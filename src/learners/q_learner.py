@@ -123,11 +123,8 @@ class TargetLearner(Learner):
         if "mixer" not in nets:
             return values.gather(-1, actions).squeeze(-1)
         mixer: Any = nets["mixer"]
-        # Padding is left out: in fights it is most of a batch.
-        there = batch["filled"][:, steps, 0] > 0
-        states = batch["state"][:, steps][there] if mixer.uses_state else None
-        total = mix(mixer, values[there], actions[there], states, batch["avail_actions"][:, steps][there])
-        return total.new_zeros((*there.shape, total.shape[-1])).masked_scatter(there.unsqueeze(-1), total)
+        states = batch["state"][:, steps] if mixer.uses_state else None
+        return mix(mixer, values, actions, states, batch["avail_actions"][:, steps])
 
     @override
     def state_dict(self) -> dict[str, Any]:
