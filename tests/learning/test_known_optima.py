@@ -75,8 +75,7 @@ def joint_values(parts: Parts, state: dict[str, np.ndarray]) -> Tensor:
         values = own.expand(1, a * a, -1, -1)
         actions = torch.tensor(list(product(range(a), repeat=2))).view(1, a * a, 2, 1)
         states = torch.from_numpy(state["state"]).expand(1, a * a, -1)
-        filled = torch.ones(1, a * a, 1, dtype=torch.int64)
-        seen = EpisodeBatch({"state": states, "avail_actions": torch.ones_like(values), "filled": filled}, a)
+        seen = EpisodeBatch({"state": states, "avail_actions": torch.ones_like(values)}, a)
         total = learner._mix(learner.nets, values, actions, seen, slice(None))
     return total.view(a, a)
 
