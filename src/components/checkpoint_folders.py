@@ -81,16 +81,16 @@ def load_model(path: Path, warn: Callable[[str], None]) -> tuple[Path, Checkpoin
         UserError: there is none, listing what is there.
     """
     path = Path(path)
+    if (path / MANIFEST).is_file() or not path.is_dir():
+        return path, load_checkpoint(path)
     candidates = sorted(
         [*checkpoints_in(path / MODELS), *checkpoints_in(path / RESUME)],
         key=lambda found: int(found.name),
         reverse=True,
     )
-    if (path / MANIFEST).is_file() or not candidates:
-        return path, load_checkpoint(path)
     found = newest(candidates, load_checkpoint, warn)
     if found is None:
-        there = ", ".join(sorted(entry.name for entry in path.iterdir()))
+        there = ", ".join(sorted(entry.name for entry in path.iterdir())) or "nothing"
         raise UserError(f"no checkpoint in {path}: give a run's folder or a checkpoint's; there is: {there}")
     return found
 

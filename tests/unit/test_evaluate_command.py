@@ -220,7 +220,7 @@ def test_folders_without_checkpoints_are_described(run: Path, tmp_path: Path, ca
     (tmp_path / "pymarl" / "agent.th").touch()
     for name, words in {
         "nowhere": "no such folder",
-        "empty": "it is empty",
+        "empty": "there is: nothing",
         "pymarl": "agent.th",
     }.items():
         assert evaluate(tmp_path / name) == 2
