@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from compat import install as install_tensorboard_logger
 from components.checkpoint import Checkpoint, load_into, require_same, save_checkpoint
 from components.checkpoint_folders import RESUME, load_model
@@ -221,7 +223,11 @@ def _evaluate(session: Session, n_episodes: int) -> dict[str, float]:
 
 
 def _update(session: Session) -> Metrics | None:
-    """The learner's update; what a NaN came from is saved, and no checkpoint ever holds it."""
+    """The learner's update; what a NaN came from is saved, and no checkpoint ever holds it.
+
+    Raises:
+        RunFailed: a loss is not finite, or there is not as much memory.
+    """
     parts, folder = session.parts, session.folder / "failed_update"
     try:
         return parts.learner.update(parts.buffer, session.clock)
@@ -236,4 +242,14 @@ def _update(session: Session) -> Metrics | None:
         raise RunFailed(
             f"update {parts.learner.updates + 1} at {session.position.env_steps:,} environment steps: {error}. "
             f"{bad or 'All fields of the sampled episodes are finite'}. {kept}; earlier checkpoints are as they were"
+        ) from error
+    except (MemoryError, RuntimeError) as error:
+        # PyTorch has a type for a full GPU alone.
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        values = session.config.values
+        sizes = [f"{key} = {values[key]}" for key in values if key.startswith("batch_size") and key != "batch_size_run"]
+        raise RunFailed(
+            f"update {parts.learner.updates + 1} at {session.position.env_steps:,} environment steps needs more memory "
+            f"than there is: use less than {', '.join(sizes)}, or smaller networks; earlier checkpoints are kept"
         ) from error

@@ -29,7 +29,7 @@ class HsdOptions(Options):
     segment_length: int = Field(10, ge=1, description="steps that a skill is kept")
     decoder_skip: int = Field(2, ge=1, description="steps between the observations that the decoder compares")
     decoder_obs: int | None = Field(
-        None, ge=1, description="entries of the observation that the decoder sees, the first ones; null: all"
+        None, ge=1, description="entries of the observation that the decoder sees at most, the first ones; null: all"
     )
     obs_agent_id: bool = Field(True, description="append the agent's index, one-hot, to its observation")
     epsilon_start: float = Field(1.0, ge=0, le=1, description="probability of a random skill or action at the start")

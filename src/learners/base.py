@@ -40,7 +40,8 @@ class Learner(ABC):
 
     def not_begun(self) -> list[str]:
         """What the run was too short for, a clause each; told at its end."""
-        return [] if self.updates else [f"no update was due: it waits for {self.needs_episodes} episodes"]
+        wait = f"no update was due: it waits for {self.needs_episodes} episodes, then for its interval"
+        return [] if self.updates else [wait]
 
     def explain(self, batch: EpisodeBatch) -> dict[str, Array]:
         """As the controller's ``explain``, with what only training needs: mixers, critics."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,14 @@ def test_a_run_too_short_to_learn_says_so(
         given += ["test_interval=1000", f"local_results_path={tmp_path}"]
         assert main([f"--config={config}", "--env-config=matrix_game", "with", *given]) == 0
         assert (f"in 8 env steps {lack}" in capsys.readouterr().err) == (t_max == 8)
+
+
+@pytest.mark.parametrize(("config", "size"), [("maddpg", "batch_size"), ("lpmarl", "batch_size_low")])
+def test_a_batch_larger_than_the_memory_is_told_with_its_key(
+    config: str, size: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [*QUICK, "t_max=200", "warmup_episodes=1", f"{size}={10**14}", f"local_results_path={tmp_path}"]
+    assert main([f"--config={config}", "with", *given]) == 1
+    said = capsys.readouterr().err
+    assert re.search(rf"needs more memory than there is: use less than .*{size} = 100000000000000", said)
+    assert "Traceback" not in said
