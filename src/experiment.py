@@ -248,8 +248,9 @@ def _update(session: Session) -> Metrics | None:
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
             raise
         values = session.config.values
-        sizes = [f"{key} = {values[key]}" for key in values if key.startswith("batch_size") and key != "batch_size_run"]
+        sizes = [key for key in values if key.startswith("batch_size") and key != "batch_size_run"]
+        smaller = ", ".join([*(f"{key} < {values[key]}" for key in sizes), "smaller networks"])
         raise RunFailed(
             f"update {parts.learner.updates + 1} at {session.position.env_steps:,} environment steps needs more memory "
-            f"than there is: use less than {', '.join(sizes)}, or smaller networks; earlier checkpoints are kept"
+            f"than there is: use {smaller}; earlier checkpoints are kept"
         ) from error

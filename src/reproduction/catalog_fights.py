@@ -38,9 +38,9 @@ _IN_FIGHTS = (
     "The flat reward is 1 for a win and -1 for a defeat, but for the columns of dense rewards and of LPMARL's. LPMARL "
     "and its relatives do not use it: agents earn what their own attacks do to their enemy, assignments the exchange "
     "of health and units; RODE's actions and roles learn from the same two, the columns of LPMARL's rewards from half "
-    "of one and half of the other. QMIX, VDN, RODE and LDSA update once for eight episodes; with an update for every "
-    "one RODE wins far more on 3m and 8m, medium (set `combat_each`, docs/decisions/032). 2m_vs_1z has one enemy, so "
-    "that every assignment is the same there: whoever assigns is LPMARL."
+    "of one and half of the other. QMIX, VDN, RODE and LDSA update once for eight episodes; RODE and QMIX with an "
+    "update for every one are the set `combat_each` (docs/decisions/032). 2m_vs_1z has one enemy, so that every "
+    "assignment is the same there: whoever assigns is LPMARL."
 )
 
 
